@@ -1,0 +1,1 @@
+"""Stockroom: a small inventory service."""

@@ -1,0 +1,90 @@
+"""Reading frames without leaving a trace in them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from inspect import CO_OPTIMIZED
+from types import CodeType, FrameType
+from typing import Any
+
+from ..model import Site
+from ..origin import layer, site_at
+
+__all__ = ["OWN", "Spot", "executing", "local_values", "readable", "site", "spot", "trim"]
+
+#: Tightship's own folder: no frame from here belongs into a report.
+OWN = os.path.dirname(os.path.dirname(os.path.realpath(__file__))) + os.sep
+
+#: Code object and line: all that is kept of a frame.
+Spot = tuple[CodeType, int]
+
+
+def spot(frame: FrameType) -> Spot:
+    """Return a frame's code and line (Cython's frames may have no line)."""
+    code = frame.f_code
+    return code, frame.f_lineno or code.co_firstlineno
+
+
+def site(place: Spot) -> Site:
+    """Turn a spot into a site."""
+    code, line = place
+    return site_at(code.co_filename, line, getattr(code, "co_qualname", code.co_name))
+
+
+def local_values(frame: FrameType) -> list[tuple[str, Any]]:
+    """Return (name, value) of a frame's locals. Drop the list soon: it holds the values."""
+    names = frame.f_locals
+    pairs = list(names.items())
+    # Up to 3.12 the frame keeps the dict we just made, and with it every local that the
+    # function may go on to delete. If nobody else has asked for it (three references: the
+    # frame's, ours, the call's), emptying it cannot be noticed.
+    if (
+        sys.version_info < (3, 13)
+        and frame.f_code.co_flags & CO_OPTIMIZED
+        and sys.getrefcount(names) <= 3
+    ):
+        names.clear()
+    return pairs
+
+
+def tops() -> list[FrameType]:
+    """Return the innermost frame of each thread; of this thread, the innermost that isn't ours.
+
+    A function of ours that held its own frame in a variable would make a cycle, and with it
+    keep all callers' locals alive until the next collection.
+    """
+    found = sys._current_frames()
+    found.pop(threading.get_ident(), None)
+    at: FrameType | None = sys._getframe(1)
+    while at is not None and at.f_code.co_filename.startswith(OWN):
+        at = at.f_back
+    return [*found.values(), at] if at is not None else list(found.values())
+
+
+def executing() -> Iterator[FrameType]:
+    """Yield the frames on the stacks of all threads, innermost first, without ours."""
+    for frame in tops():
+        at: FrameType | None = frame
+        while at is not None:
+            if not at.f_code.co_filename.startswith(OWN):
+                yield at
+            at = at.f_back
+
+
+def trim(spots: list[Spot]) -> list[Spot]:
+    """Keep the project's spots, and a library's if it is the innermost; never return less
+    than one spot of a non-empty list. Innermost first, both ways."""
+    wanted = [s for s in spots if layer(s[0].co_filename) < 2]
+    kept = [s for n, s in enumerate(wanted) if n == 0 or layer(s[0].co_filename) == 0]
+    return kept or spots[:1]
+
+
+def readable(text: object, limit: int = 80) -> str:
+    """Return a name as one short line."""
+    if not isinstance(text, str):
+        return type(text).__name__
+    line = " ".join(str.__str__(text[: limit * 2]).split())
+    return line if len(line) <= limit else line[: limit - 3] + "..."

@@ -1,0 +1,1 @@
+def fingerprint(f): return f.kind+f.label+f.owner

@@ -1,0 +1,116 @@
+"""Births: who made a resource, and on which line, for kinds that cannot tell by themselves.
+
+An entry costs about a microsecond and keeps nothing alive: objects are held by weak
+reference, file descriptors by number with the identity of what they pointed to. The few
+types that allow no weak reference (`sqlite3.Connection`) are remembered by address; a new
+birth at the same address replaces the old entry.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+from .model import Owner
+from .origin import Raw, capture
+from .ownership import current
+
+__all__ = ["LEDGER", "Birth", "Ledger"]
+
+#: Births of objects that just died, kept so that a warning about the death can be attributed.
+_GRAVEYARD = 256
+
+
+class Birth(NamedTuple):
+    """One entry: the owner at birth and the raw stack."""
+
+    owner: Owner | None
+    made: Raw
+
+
+class Ledger:
+    """All births noted in this process."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        """Births so far: a tick for kinds whose number alone could hide an exchange."""
+        self._objects: dict[int, tuple[weakref.ref[Any] | type, Birth]] = {}
+        self._fds: dict[int, tuple[tuple[int, int], Birth]] = {}
+        self._pids: dict[int, Birth] = {}
+        self._graveyard: OrderedDict[int, Birth] = OrderedDict()
+
+    def note(self, obj: object, skip: int = 1) -> None:
+        """Note that ``obj`` was just made by the caller's caller (``skip`` frames up)."""
+        self.add(obj, Birth(current(), capture(skip + 1)))
+
+    def add(self, obj: object, birth: Birth) -> None:
+        """Enter a birth that was captured elsewhere."""
+        self.count += 1
+        key = id(obj)
+        try:
+            ref: weakref.ref[Any] | type = weakref.ref(obj, self._buried(key))
+        except TypeError:
+            ref = type(obj)
+        self._objects[key] = (ref, birth)
+
+    def _buried(self, key: int) -> Any:
+        objects, graveyard = self._objects, self._graveyard
+
+        def bury(ref: weakref.ref[Any]) -> None:
+            entry = objects.get(key)
+            if entry is not None and entry[0] is ref:
+                del objects[key]
+                graveyard[key] = entry[1]
+                if len(graveyard) > _GRAVEYARD:
+                    graveyard.popitem(last=False)
+
+        return bury
+
+    def of(self, obj: object) -> Birth | None:
+        """Return the birth of a living object, or None."""
+        entry = self._objects.get(id(obj))
+        if entry is None:
+            return None
+        ref, birth = entry
+        same = ref is type(obj) if isinstance(ref, type) else ref() is obj
+        return birth if same else None
+
+    def of_dying(self, obj: object) -> Birth | None:
+        """Return the birth of an object whose finalizer is running (its weakrefs are gone)."""
+        return self.of(obj) or self._graveyard.get(id(obj))
+
+    def note_fd(self, fd: int, skip: int = 1) -> None:
+        """Note that file descriptor ``fd`` was just made without an object around it."""
+        self.count += 1
+        try:
+            st = os.fstat(fd)
+        except OSError:
+            return
+        self._fds[fd] = ((st.st_dev, st.st_ino), Birth(current(), capture(skip + 1)))
+
+    def of_fd(self, fd: int, identity: tuple[int, int]) -> Birth | None:
+        """Return the birth of ``fd`` if it still points to what it pointed to then."""
+        entry = self._fds.get(fd)
+        return entry[1] if entry is not None and entry[0] == identity else None
+
+    def note_pid(self, pid: int, skip: int = 1) -> None:
+        """Note a child process that was made without an object around it."""
+        self.count += 1
+        self._pids[pid] = Birth(current(), capture(skip + 1))
+
+    def of_pid(self, pid: int) -> Birth | None:
+        """Return the birth of a child process."""
+        return self._pids.get(pid)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._objects.clear()
+        self._fds.clear()
+        self._pids.clear()
+        self._graveyard.clear()
+
+
+#: The process's ledger. Births are process-wide because what they wrap is.
+LEDGER = Ledger()

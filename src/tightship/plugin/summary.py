@@ -1,0 +1,125 @@
+"""The lines that Tightship adds to pytest's header and summary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..model import Finding, Verdict
+from ..reporters import terminal
+
+if TYPE_CHECKING:
+    from .session import TightshipSession
+
+__all__ = ["header", "write"]
+
+
+def header(session: TightshipSession) -> str | None:
+    """Return the header: what is watched, from which certainty on a test fails, what can't be."""
+    from .. import __version__
+
+    if not session.settings.enabled:
+        return f"tightship-{__version__}: off (watches tests that ask for it)"
+    off = [k for k in session.kinds if session.settings.thresholds.get(k) == "off"]
+    text = f"tightship-{__version__}: {len(session.kinds) - len(off)} kinds watched"
+    text += f", a test fails from {session.settings.threshold!r} on"
+    if off:
+        text += f"; off: {', '.join(off)}"
+    blind = blind_spots()
+    if blind:
+        text += "; cannot see: " + "; ".join(blind)
+    return text
+
+
+def blind_spots() -> list[str]:
+    """Return what cannot be watched on this machine, in words."""
+    import os
+    import sys
+
+    from ..window import AVAILABLE
+
+    spots = []
+    if not AVAILABLE:
+        spots.append("objects that only the collector lists (no gc.freeze on this interpreter)")
+    if not os.path.isdir("/proc/self/task"):
+        spots.append("native threads (no /proc)")
+    if sys.version_info >= (3, 14):
+        spots.append("nothing known, but Python 3.14 is untried")
+    return spots
+
+
+def write(session: TightshipSession, reporter: Any) -> None:
+    """Write the section: one line per finding, then the counts."""
+    findings = session.findings
+    failing = [f for f in findings if f.verdict is Verdict.FAIL]
+    notes = [f for f in findings if f.verdict in (Verdict.NOTE, Verdict.SLOW)]
+    allowed = [f for f in findings if f.verdict is Verdict.ALLOWED]
+    verbose = session.config.option.verbose
+    unused = [] if session.worker or not _complete(session) else session.policy.unused()
+    expired = session.policy.expired()
+    if not (findings or session.faults or unused or expired):
+        return
+    if not (failing or notes or session.faults or unused or expired) and verbose < 1:
+        return
+    reporter.section("tightship", sep="=", blue=True)
+    for finding in failing:
+        reporter.write("LEAK ", red=True)
+        reporter.write_line(_line(finding))
+    _some(reporter, "SLOW ", [f for f in notes if f.verdict is Verdict.SLOW], verbose)
+    _some(reporter, "NOTE ", [f for f in notes if f.verdict is Verdict.NOTE], verbose)
+    if verbose >= 1:
+        _some(reporter, "ALLOWED ", allowed, verbose)
+    for rule in expired:
+        reporter.write_line(f"allow rule {rule.kind}:{rule.label} ({rule.where}) expired on {rule.until}")
+    for rule in unused:
+        reporter.write_line(
+            f"allow rule {rule.kind}:{rule.label} ({rule.where}) was never used: remove it?"
+        )
+    for part, text in session.faults.items():
+        reporter.write("FAULT ", yellow=True)
+        reporter.write_line(
+            f"Tightship's own part '{part}' failed and was switched off: {text}. "
+            "No test's outcome was changed by this; please report it."
+        )
+    if failing or notes:
+        extra = []
+        slow = sum(f.count for f in notes if f.verdict is Verdict.SLOW)
+        noted = sum(f.count for f in notes if f.verdict is Verdict.NOTE)
+        if slow:
+            extra.append(f"{slow} slow to close")
+        if noted:
+            extra.append(f"{noted} noted")
+        if allowed:
+            extra.append(f"{sum(f.count for f in allowed)} allowed")
+        line = terminal.closing(failing)
+        if extra:
+            line += " (" + ", ".join(extra) + ")"
+        reporter.write_line(line, red=bool(failing), yellow=not failing, bold=True)
+
+
+def _line(finding: Finding) -> str:
+    made = f"  {finding.made.file}:{finding.made.line}" if finding.made is not None else ""
+    outlived = finding.extra.get("outlived", 0)
+    still = f"  [still open {outlived} tests later]" if outlived else ""
+    where = f"  ({finding.nodeid})" if finding.owner_kind == "fixture" else ""
+    return f"{finding.headline}{made}{where}{still}"
+
+
+def _some(reporter: Any, word: str, findings: list[Finding], verbose: int) -> None:
+    limit = len(findings) if verbose else 10
+    for finding in findings[:limit]:
+        reporter.write(word, yellow=True)
+        seconds = f"  {finding.seconds:.2f} s" if finding.verdict is Verdict.SLOW else ""
+        because = f"  ({finding.reason})" if finding.reason else ""
+        reporter.write_line(_line(finding) + seconds + because)
+    if len(findings) > limit:
+        reporter.write_line(f"{word}and {len(findings) - limit} more (-v shows all)")
+
+
+def _complete(session: TightshipSession) -> bool:
+    """Tell whether all tests ran: only then does an unused rule mean anything."""
+    option = session.config.option
+    chosen = option.keyword or option.markexpr or getattr(option, "lf", False) or option.maxfail
+    args = session.config.invocation_params.args
+    return not chosen and not any("::" in str(a) for a in args)
+
+

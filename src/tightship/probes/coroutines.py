@@ -1,0 +1,150 @@
+"""Coroutines that were called and never awaited."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import warnings
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ..model import Evidence, Key, Owner, Scene, Site
+from ..origin import layer, site_at
+from ..ownership import current
+from .base import BaseProbe, target, weak
+
+__all__ = ["CoroutineProbe"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Dropped:
+    """A coroutine that died unawaited, as strings."""
+
+    name: str
+    made: Site | None
+    owner: Owner | None
+
+
+class CoroutineProbe(BaseProbe):
+    """A coroutine object on which nobody ever called ``await``: dead or still held."""
+
+    kind: ClassVar[str] = "coroutine"
+    types: ClassVar[tuple[str, ...]] = ("types:CoroutineType",)
+
+    def __init__(self) -> None:
+        self._dropped: dict[Key, _Dropped] = {}
+        self._numbers = itertools.count()
+
+    def install(self, patch: Any) -> None:
+        """Hear of each death before the warning machinery does."""
+        original = getattr(warnings, "_warn_unawaited_coroutine", None)
+        if original is None:
+            return
+
+        @functools.wraps(original)
+        def _warn_unawaited_coroutine(coro: Any) -> None:
+            if patch.active:
+                try:
+                    self._note(coro)
+                except Exception as exc:
+                    patch.fault(exc)
+            original(coro)
+
+        patch.set(warnings, "_warn_unawaited_coroutine", _warn_unawaited_coroutine)
+
+    def _note(self, coro: Any) -> None:
+        owner = current()
+        name = coro.__qualname__
+        if owner is None or _ignored(f"coroutine '{name}' was never awaited"):
+            return
+        self._dropped["dropped", next(self._numbers)] = _Dropped(name, _made(coro), owner)
+
+    def tick(self) -> Hashable:
+        """Return how many have died so far."""
+        return len(self._dropped)
+
+    def opened(self, obj: Any) -> bool:
+        """Tell whether a coroutine that is still held was never begun."""
+        frame = obj.cr_frame
+        return frame is not None and not obj.cr_running and not _begun(obj)
+
+    def snapshot(self, scene: Scene) -> Mapping[Key, Any]:
+        """Return the dead ones, and the window's living ones that never began."""
+        found: dict[Key, Any] = dict(self._dropped)
+        for objects in scene.objects.values():
+            for obj in objects:
+                if self.opened(obj):
+                    found[("object", id(obj))] = weak(obj)
+        return found
+
+    def forget(self, key: Key) -> None:
+        """Drop one that has been judged."""
+        self._dropped.pop(key, None)
+
+    def alive(self, handle: Any) -> bool:
+        """The dead stay dead; a living one may be awaited yet."""
+        if isinstance(handle, _Dropped):
+            return True
+        obj = target(handle)
+        return obj is not None and self.opened(obj)
+
+    def owner(self, handle: Any) -> Owner | None:
+        """Return who ran when it died."""
+        return handle.owner if isinstance(handle, _Dropped) else None
+
+    def made(self, handle: Any) -> None:
+        """The evidence knows better."""
+        return None
+
+    def label(self, handle: Any) -> str:
+        """Return its qualified name."""
+        if isinstance(handle, _Dropped):
+            return handle.name
+        return str(getattr(target(handle), "__qualname__", "?"))
+
+    def explain(self, handle: Any) -> Evidence:
+        """Say where it was called."""
+        name = self.label(handle).rpartition(".<locals>.")[2]
+        made = handle.made if isinstance(handle, _Dropped) else _made(target(handle))
+        return Evidence(f"coroutine {name!r}", made=made)
+
+
+def _begun(coro: Any) -> bool:
+    import inspect
+
+    return inspect.getcoroutinestate(coro) != "CORO_CREATED"
+
+
+def _made(coro: Any) -> Site | None:
+    for file, line, function in getattr(coro, "cr_origin", None) or ():
+        if layer(file) == 0:
+            return site_at(file, line, function)
+    code = getattr(coro, "cr_code", None)
+    return None if code is None else site_at(code.co_filename, code.co_firstlineno, code.co_qualname)
+
+
+def _ignored(text: str) -> bool:
+    """Tell whether the warning's reader is the test itself: a filter, or `pytest.warns`."""
+    for action, message, category, module, _ in warnings.filters:
+        if not issubclass(RuntimeWarning, category) or module is not None:
+            continue
+        if message is None or (
+            message.match(text) if hasattr(message, "match") else text.startswith(message)
+        ):
+            if action == "ignore":
+                return True
+            break
+    return WATCHED.is_set() and WATCHED.impl is not getattr(warnings, "_showwarnmsg_impl", None)
+
+
+class _Watched:
+    """Which recorder the warnings go to outside the test's own code."""
+
+    impl: Any = None
+
+    def is_set(self) -> bool:
+        return self.impl is not None
+
+
+WATCHED = _Watched()

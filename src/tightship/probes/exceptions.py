@@ -1,0 +1,165 @@
+"""Errors that nobody saw: in tasks never awaited, in callbacks of the loop."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import traceback
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from ..model import Evidence, Key, Owner, Scene, Site
+from ..origin import layer, site_at
+from ..ownership import current, of_context
+from .base import BaseProbe
+from .lost_tasks import LOST
+
+__all__ = ["ExceptionProbe"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Error:
+    """One call of the loop's exception handler, as strings."""
+
+    subject: str
+    label: str
+    text: str
+    owner: Owner | None
+    made: Site | None
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    fix: str = ""
+    task: bool = False
+
+
+class ExceptionProbe(BaseProbe):
+    """A task's exception that was never retrieved, or an exception in a callback."""
+
+    kind: ClassVar[str] = "exception"
+
+    def __init__(self) -> None:
+        self._errors: dict[Key, _Error] = {}
+        self._numbers = itertools.count()
+
+    def install(self, patch: Any) -> None:
+        """Hear what every loop tells its exception handler."""
+
+        def wrap(cls: Any) -> None:
+            original = cls.call_exception_handler
+
+            @functools.wraps(original)
+            def call_exception_handler(loop: Any, context: dict[str, Any]) -> Any:
+                if patch.active:
+                    try:
+                        self._note(loop, context)
+                    except Exception as exc:
+                        patch.fault(exc)
+                return original(loop, context)
+
+            patch.set(cls, "call_exception_handler", call_exception_handler)
+
+        patch.when_imported("asyncio.base_events", lambda m: wrap(m.BaseEventLoop))
+        patch.when_imported("uvloop", lambda m: wrap(m.Loop))
+
+    def _note(self, loop: Any, context: dict[str, Any]) -> None:
+        exception = context.get("exception")
+        if _handled(loop):
+            return
+        if exception is None:
+            task = context.get("task")
+            if task is not None and "destroyed" in context.get("message", ""):
+                for probe in LOST:
+                    probe.note(task)
+            return
+        future = context.get("task") or context.get("future")
+        handle = context.get("handle")
+        owner = None
+        if handle is not None:
+            owner = of_context(getattr(handle, "_context", None))
+        if future is not None:
+            get = getattr(future, "get_context", None)
+            owner = of_context(get()) if get is not None else None
+        owner = owner or current()
+        if owner is None:
+            return
+        task = hasattr(future, "get_coro")
+        name = _name(future, handle)
+        what = f"{type(exception).__name__} in {'task' if task else 'callback'} {_short(name)!r}"
+        text = "".join(traceback.format_exception_only(exception)).strip().splitlines()[-1]
+        self._errors["error", next(self._numbers)] = _Error(
+            subject=what,
+            label=name,
+            text=text[:300],
+            owner=owner,
+            made=_raised(exception),
+            facts=[("error", text[:300])],
+            fix=(
+                "await the task (or its TaskGroup) so that its exception is seen"
+                if task
+                else "handle the exception inside the callback"
+            ),
+            task=task,
+        )
+
+    def tick(self) -> Hashable:
+        """Return how many there are."""
+        return len(self._errors)
+
+    def snapshot(self, scene: Scene) -> Mapping[Key, Any]:
+        """Return all that haven't been judged."""
+        return dict(self._errors)
+
+    def forget(self, key: Key) -> None:
+        """Drop one that has been judged."""
+        self._errors.pop(key, None)
+
+    def owner(self, handle: _Error) -> Owner | None:
+        """Return whose task or callback it was."""
+        return handle.owner
+
+    def made(self, handle: _Error) -> None:
+        """The evidence knows better."""
+        return None
+
+    def label(self, handle: _Error) -> str:
+        """Return the task's or callback's name."""
+        return handle.label
+
+    def explain(self, handle: _Error) -> Evidence:
+        """Say what was raised where."""
+        return Evidence(handle.subject, list(handle.facts), handle.fix, handle.made)
+
+
+def _handled(loop: Any) -> bool:
+    """Tell whether somebody set a handler of his own: then these errors are his."""
+    get = getattr(loop, "get_exception_handler", None)
+    return get is not None and get() is not None
+
+
+def _name(future: Any, handle: Any) -> str:
+    from .timers import callback_name
+
+    if hasattr(future, "get_coro"):
+        coro = future.get_coro()
+        return str(getattr(coro, "__qualname__", None) or type(coro).__name__)
+    if handle is not None:
+        return callback_name(getattr(handle, "_callback", None))
+    return type(future).__name__ if future is not None else "callback"
+
+
+def _short(name: str) -> str:
+    return name.rpartition(".<locals>.")[2]
+
+
+def _raised(exception: BaseException) -> Site | None:
+    """Return the innermost line of the project in the traceback."""
+    best = None
+    tb = exception.__traceback__
+    while tb is not None:
+        code = tb.tb_frame.f_code
+        if layer(code.co_filename) == 0 or best is None:
+            best = (code.co_filename, tb.tb_lineno, code.co_qualname)
+        tb = tb.tb_next
+    return None if best is None else site_at(*best)
+
+

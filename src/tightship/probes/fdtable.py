@@ -1,0 +1,202 @@
+"""Open file descriptors: counted in a microsecond, listed only when the count moved.
+
+Shared by the kinds that are told apart by what a descriptor points to. A kept descriptor of
+``/proc/self/fd`` answers `os.fstat` with the number of open descriptors whatever that number
+is (Linux 6.2 and later); elsewhere the directory is listed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+from ..explain import fds
+from ..ledger import LEDGER, Birth
+from ..model import Evidence, Key, Owner, Scene
+from .base import BaseProbe, target, weak
+
+__all__ = ["OWN", "FdHandle", "FdKindProbe", "FdTable", "TABLE"]
+
+#: Descriptors that Tightship itself keeps open: never shown, never counted as a leak.
+OWN: set[int] = set()
+
+#: Where our own descriptors are moved, so that the lowest free number stays a test's own.
+_HIGH = 200
+
+
+class FdTable:
+    """Reads the process's descriptor table."""
+
+    def __init__(self) -> None:
+        self._dir = -1
+        self._identity: tuple[int, int] = (0, 0)
+        self._exact = False
+        self._pid = 0
+
+    def open(self) -> None:
+        """Open the kept descriptor (again, after a fork or if a test closed it)."""
+        self._pid = os.getpid()
+        for path in ("/proc/self/fd", "/dev/fd"):
+            try:
+                low = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError:
+                continue
+            self._dir = keep(low)
+            st = os.fstat(self._dir)
+            self._identity = (st.st_dev, st.st_ino)
+            # Older kernels say 0: then the directory has to be listed.
+            self._exact = path == "/proc/self/fd" and st.st_size > 0
+            return
+        self._dir = -1
+
+    def close(self) -> None:
+        """Close what `open` opened."""
+        if self._dir >= 0:
+            OWN.discard(self._dir)
+            try:
+                os.close(self._dir)
+            except OSError:
+                pass
+        self._dir = -1
+
+    def tick(self) -> Hashable:
+        """Return (number of open descriptors, lowest free number): about 1.7 us."""
+        try:
+            st = os.fstat(self._dir)
+            if st.st_dev != self._identity[0] or st.st_ino != self._identity[1]:
+                raise OSError
+            count = st.st_size if self._exact else len(self.numbers())
+            free = os.dup(self._dir)
+            os.close(free)
+        except OSError:
+            # Somebody closed all descriptors, ours among them (os.closerange).
+            OWN.discard(self._dir)
+            self._dir = -1
+            self.open()
+            return -1
+        return (count, free)
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of all open descriptors but our own."""
+        try:
+            names = os.listdir("/proc/self/fd")
+        except OSError:
+            try:
+                names = os.listdir("/dev/fd")
+            except OSError:
+                return [fd for fd in range(256) if _is_open(fd)]
+        return [fd for fd in map(int, names) if fd not in OWN]
+
+    def entries(self) -> Iterator[tuple[Key, int, int]]:
+        """Yield (key, fd, mode) for every open descriptor but our own."""
+        fstat = os.fstat
+        for fd in self.numbers():
+            try:
+                st = fstat(fd)
+            except OSError:  # the listing's own descriptor
+                continue
+            yield ("fd", fd, st.st_dev, st.st_ino), fd, st.st_mode
+
+
+def keep(low: int) -> int:
+    """Move one of our descriptors out of the low numbers and mark it as our own."""
+    import fcntl
+
+    try:
+        high = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+        os.close(low)
+    except OSError:
+        high = low
+    OWN.add(high)
+    return high
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+TABLE = FdTable()
+
+
+class FdHandle(NamedTuple):
+    """An open descriptor and, if the window knows one, the object that holds it."""
+
+    key: tuple[str, int, int, int]
+    holder: Any
+    """A weak reference or None."""
+
+    @property
+    def fd(self) -> int:
+        """The number."""
+        return self.key[1]
+
+
+class FdKindProbe(BaseProbe):
+    """A kind told apart by what its descriptors point to."""
+
+    matches: ClassVar[Callable[[int], bool]]
+
+    def snapshot(self, scene: Scene) -> Mapping[Key, Any]:
+        """Return all descriptors of this kind, with their objects where the window has them."""
+        holders: dict[int, Any] = {}
+        for objects in scene.objects.values():
+            for obj in objects:
+                fd = self.fileno(obj)
+                if fd >= 0:
+                    holders[fd] = weak(obj)
+        matches = type(self).matches
+        return {
+            key: FdHandle(key, holders.get(fd))  # type: ignore[arg-type]
+            for key, fd, mode in TABLE.entries()
+            if matches(stat.S_IFMT(mode))
+        }
+
+    def fileno(self, obj: Any) -> int:
+        """Return an object's descriptor, -1 if it is closed or not its own."""
+        return int(obj.fileno())
+
+    def opened(self, obj: Any) -> bool:
+        """Tell whether an object of the window holds an open descriptor."""
+        return self.fileno(obj) >= 0
+
+    def alive(self, handle: FdHandle) -> bool:
+        """Tell whether the number still points to the same thing."""
+        try:
+            st = os.fstat(handle.fd)
+        except OSError:
+            return False
+        return (st.st_dev, st.st_ino) == handle.key[2:]
+
+    def birth(self, handle: FdHandle) -> Birth | None:
+        """Ask the object's entry first, then the number's."""
+        obj = target(handle.holder) if handle.holder is not None else None
+        birth = LEDGER.of(obj) if obj is not None else None
+        return birth or LEDGER.of_fd(handle.fd, handle.key[2:])
+
+    def owner(self, handle: FdHandle) -> Owner | None:
+        """Return the owner in the birth entry."""
+        birth = self.birth(handle)
+        return None if birth is None else birth.owner
+
+    def covers(self, handle: FdHandle) -> Iterable[Key]:
+        """An object and its descriptor end together."""
+        obj = target(handle.holder) if handle.holder is not None else None
+        return () if obj is None else (("object", id(obj)),)
+
+    def label(self, handle: FdHandle) -> str:
+        """Return what it points to."""
+        info = fds.classify(handle.fd)
+        return "?" if info is None else info.kind
+
+    def explain(self, handle: FdHandle) -> Evidence:
+        """Describe the descriptor."""
+        info = fds.classify(handle.fd)
+        if info is None:
+            return Evidence(f"fd {handle.fd}")
+        return Evidence(f"{info.kind} (fd {handle.fd})", [("points to", info.target)])

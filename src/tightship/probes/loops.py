@@ -1,0 +1,54 @@
+"""Event loops that nobody closed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from ..model import Evidence, Key
+from .base import ObjectProbe, fd_key, target
+
+__all__ = ["LoopProbe"]
+
+
+class LoopProbe(ObjectProbe):
+    """An open event loop that isn't running."""
+
+    kind: ClassVar[str] = "loop"
+    types: ClassVar[tuple[str, ...]] = ("asyncio.base_events:BaseEventLoop", "uvloop:Loop")
+
+    def opened(self, obj: Any) -> bool:
+        """Tell whether it was not closed."""
+        return not obj.is_closed() and not obj.is_running()
+
+    def covers(self, handle: Any) -> Iterable[Key]:
+        """A loop takes its selector and its own pipe along."""
+        loop = target(handle)
+        for part in ("_ssock", "_csock", "_selector"):
+            try:
+                key = fd_key(getattr(loop, part).fileno())
+            except (AttributeError, OSError, ValueError):
+                continue
+            if key is not None:
+                yield key
+        executor = getattr(loop, "_default_executor", None)
+        if executor is not None:
+            yield ("object", id(executor))
+
+    def label(self, handle: Any) -> str:
+        """Return a type name that every platform and Python shares."""
+        module = type(target(handle)).__module__
+        return "uvloop" if module.startswith("uvloop") else "asyncio"
+
+    def explain(self, handle: Any) -> Evidence:
+        """Say whether something is left on it."""
+        loop = target(handle)
+        if loop is None:
+            return Evidence("an event loop that is gone")
+        evidence = Evidence(f"event loop ({type(loop).__name__.lstrip('_')})")
+        from ..runtimes.loops import pending_tasks
+
+        left = len(pending_tasks(loop))
+        if left:
+            evidence.facts.append(("tasks", f"{left} pending on it"))
+        return evidence

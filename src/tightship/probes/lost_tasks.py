@@ -1,0 +1,85 @@
+"""Tasks that the garbage collector destroyed while they were pending."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ..explain import await_chain
+from ..model import Evidence, Key, Owner, Scene, Site
+from ..ownership import current, of_context
+from .base import BaseProbe
+from .tasks import _context, _made, _name
+
+__all__ = ["LOST", "LostTaskProbe"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Lost:
+    """A task that is no more, as strings."""
+
+    name: str
+    waiting: str
+    made: Site | None
+    owner: Owner | None
+
+
+class LostTaskProbe(BaseProbe):
+    """The proof of a leak after the fact: nobody could wake the task, so it was collected."""
+
+    kind: ClassVar[str] = "task"
+
+    def __init__(self) -> None:
+        self._lost: dict[Key, _Lost] = {}
+        self._numbers = itertools.count()
+        LOST.append(self)
+
+    def note(self, task: Any) -> None:
+        """Remember a task that is being destroyed."""
+        owner = of_context(_context(task)) or current()
+        if owner is None:
+            return
+        lost = _Lost(_name(task), await_chain.format_waiting(task), _made(task), owner)
+        self._lost["lost", next(self._numbers)] = lost
+
+    def tick(self) -> Hashable:
+        """Return how many there are."""
+        return len(self._lost)
+
+    def snapshot(self, scene: Scene) -> Mapping[Key, Any]:
+        """Return all that haven't been judged."""
+        return dict(self._lost)
+
+    def forget(self, key: Key) -> None:
+        """Drop one that has been judged."""
+        self._lost.pop(key, None)
+
+    def proves(self, handle: _Lost) -> bool:
+        """It was destroyed while it was pending: no stronger proof is possible."""
+        return True
+
+    def owner(self, handle: _Lost) -> Owner | None:
+        """Return whose task it was."""
+        return handle.owner
+
+    def made(self, handle: _Lost) -> None:
+        """The evidence knows better."""
+        return None
+
+    def label(self, handle: _Lost) -> str:
+        """Return the coroutine's qualified name."""
+        return handle.name
+
+    def explain(self, handle: _Lost) -> Evidence:
+        """Say what it waited for."""
+        name = handle.name.rpartition(".<locals>.")[2]
+        evidence = Evidence(f"task {name!r}", made=handle.made)
+        evidence.facts.append(("waiting", handle.waiting))
+        evidence.facts.append(("state", "destroyed by the garbage collector while it was pending"))
+        return evidence
+
+
+#: Where the exception probe hands over tasks that die pending.
+LOST: list[LostTaskProbe] = []

@@ -1,0 +1,95 @@
+"""Threads that Python does not know: made by C code, or by `_thread` directly."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Hashable, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+from ..model import Evidence, Key, Scene
+from .base import BaseProbe, digits
+
+__all__ = ["NativeThreadProbe"]
+
+_TASKS = "/proc/self/task"
+
+
+class _Native(NamedTuple):
+    tid: int
+    started: str
+    name: str
+
+
+class NativeThreadProbe(BaseProbe):
+    """An operating system thread without a `threading.Thread`."""
+
+    kind: ClassVar[str] = "native-thread"
+    # Pools of C libraries are made once per process, and mostly cannot be ended.
+    certain: ClassVar[bool] = False
+
+    def tick(self) -> Hashable:
+        """Return the number of operating system threads (2.5 us)."""
+        try:
+            return os.stat(_TASKS).st_nlink
+        except OSError:
+            return 0
+
+    def snapshot(self, scene: Scene) -> Mapping[Key, Any]:
+        """Return threads that Python has no object for."""
+        known = {t.native_id for t in threading._active.copy().values()}  # type: ignore[attr-defined]
+        found: dict[Key, Any] = {}
+        try:
+            tids = [int(t) for t in os.listdir(_TASKS)]
+        except OSError:
+            return {}
+        main = os.getpid()
+        for tid in tids:
+            if tid in known or tid == main:
+                continue
+            native = _read(tid)
+            if native is not None:
+                found[("tid", tid)] = native
+        return found
+
+    def alive(self, handle: _Native) -> bool:
+        """Tell whether the same thread is still there."""
+        return _read(handle.tid) == handle
+
+    def owner(self, handle: _Native) -> None:
+        """Nobody notes the birth of a native thread."""
+        return None
+
+    def made(self, handle: _Native) -> None:
+        """Nobody notes the birth of a native thread."""
+        return None
+
+    def label(self, handle: _Native) -> str:
+        """Return the name it gave itself, without numbers."""
+        return digits(handle.name)
+
+    def explain(self, handle: _Native) -> Evidence:
+        """Say its name."""
+        evidence = Evidence(f"native thread {handle.name!r}")
+        python = len(sys._current_frames()) - len(threading._active)  # type: ignore[attr-defined]
+        if python > 0:
+            evidence.facts.append(
+                ("runs", "perhaps Python code: some thread was started through _thread directly")
+            )
+        evidence.facts.append(("tid", str(handle.tid)))
+        return evidence
+
+
+def _read(tid: int) -> _Native | None:
+    try:
+        with open(f"{_TASKS}/{tid}/stat", "rb", buffering=0) as file:
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return None
+    head, _, tail = text.rpartition(")")
+    fields = tail.split()
+    if fields and fields[0] in ("Z", "X"):
+        return None
+    name = head.partition("(")[2]
+    return _Native(tid, fields[19] if len(fields) > 19 else "", name)

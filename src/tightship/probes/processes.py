@@ -1,0 +1,184 @@
+"""Child processes: running, or ended and not waited for (zombies)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+from ..explain import processes
+from ..ledger import LEDGER, Birth
+from ..model import Evidence, Key, Scene
+from .base import BaseProbe, fd_key, target, weak
+
+__all__ = ["ProcessProbe"]
+
+_ANY = getattr(os, "P_ALL", 0)
+_PEEK = getattr(os, "WEXITED", 0) | getattr(os, "WNOHANG", 0) | getattr(os, "WNOWAIT", 0)
+
+
+class _Child(NamedTuple):
+    pid: int
+    holder: Any
+    """A weak reference to the Popen or Process object, or None."""
+
+
+class ProcessProbe(BaseProbe):
+    """A child of this process that was not waited for."""
+
+    kind: ClassVar[str] = "process"
+    types: ClassVar[tuple[str, ...]] = (
+        "subprocess:Popen",
+        "multiprocessing.process:BaseProcess",
+        "uvloop.loop:UVProcessTransport",
+        "asyncio.base_subprocess:BaseSubprocessTransport",
+    )
+
+    def install(self, patch: Any) -> None:
+        """Note births through every door that leads to a new process."""
+
+        def born(obj: Any) -> None:
+            LEDGER.note(obj, skip=2)
+
+        def born_pid(pid: int) -> None:
+            if pid:
+                LEDGER.note_pid(pid, skip=2)
+
+        patch.when_imported("subprocess", lambda m: patch.after_method(m.Popen, "__init__", born))
+        patch.when_imported(
+            "multiprocessing.process", lambda m: patch.after_method(m.BaseProcess, "start", born)
+        )
+        for name in ("fork", "posix_spawn", "posix_spawnp"):
+            patch.after_builtin(os, name, born_pid)
+
+    def tick(self) -> Hashable:
+        """Return whether there are children at all, and the main thread's list of them."""
+        try:
+            os.waitid(_ANY, 0, _PEEK)
+        except ChildProcessError:
+            return None
+        except OSError:
+            return 0
+        return tuple(_pids())
+
+    def opened(self, obj: Any) -> bool:
+        """Leave the decision to the list of children."""
+        return False
+
+    def snapshot(self, scene: Scene) -> Mapping[Key, Any]:
+        """Return all children, with their objects where the window has them."""
+        holders: dict[int, Any] = {}
+        for objects in scene.objects.values():
+            for obj in objects:
+                pid = _pid(obj)
+                if pid:
+                    holders[pid] = weak(obj)
+        return {("pid", pid): _Child(pid, holders.get(pid)) for pid in _pids()}
+
+    def alive(self, handle: _Child) -> bool:
+        """Tell whether it is still our child."""
+        obj = target(handle.holder) if handle.holder is not None else None
+        poll = getattr(obj, "poll", None)
+        if poll is not None:
+            # What `Popen.__del__` would do: collect the status if there is one.
+            poll()
+        return handle.pid in _pids()
+
+    def birth(self, handle: _Child) -> Birth | None:
+        """Ask the object's entry, then the number's."""
+        obj = target(handle.holder) if handle.holder is not None else None
+        birth = LEDGER.of(obj) if obj is not None else None
+        return birth or LEDGER.of_pid(handle.pid)
+
+    def label(self, handle: _Child) -> str:
+        """Return the program's name."""
+        info = processes.describe(handle.pid)
+        return "?" if info is None else info.name
+
+    def covers(self, handle: _Child) -> Iterable[Key]:
+        """A process takes its object and its pipes along."""
+        obj = target(handle.holder) if handle.holder is not None else None
+        if obj is None:
+            return
+        yield ("object", id(obj))
+        for name in ("stdin", "stdout", "stderr"):
+            stream = getattr(obj, name, None)
+            try:
+                key = fd_key(stream.fileno()) if stream is not None else None
+            except (OSError, ValueError, AttributeError):
+                continue
+            if key is not None:
+                yield key
+        for transport in (getattr(obj, "_pipes", None) or {}).values():
+            yield ("object", id(getattr(transport, "pipe", None)))
+        popen = getattr(obj, "_proc", None) or getattr(obj, "_popen", None)
+        if popen is not None:
+            yield ("object", id(popen))
+            sentinel = getattr(popen, "sentinel", None)
+            if isinstance(sentinel, int):
+                key = fd_key(sentinel)
+                if key is not None:
+                    yield key
+
+    def explain(self, handle: _Child) -> Evidence:
+        """Say command line and state."""
+        info = processes.describe(handle.pid)
+        if info is None:
+            return Evidence(f"process {handle.pid}")
+        what = "zombie process" if info.state == "zombie" else "process"
+        evidence = Evidence(f"{what} {info.name!r}")
+        evidence.facts.append(("state", f"{info.state}, pid {handle.pid}"))
+        if info.command:
+            evidence.facts.append(("command", info.command))
+        obj = target(handle.holder) if handle.holder is not None else None
+        module = type(obj).__module__ if obj is not None else ""
+        if info.state == "zombie":
+            evidence.fix = "collect its exit status: wait() or communicate() on the process object"
+        elif "multiprocessing" in module:
+            evidence.fix = "process.terminate() if need be, then process.join() and process.close()"
+        elif obj is None and self.birth(handle) is None:
+            evidence.fix = "end it and wait for it where it was started"
+        return evidence
+
+
+def _pid(obj: Any) -> int:
+    try:
+        pid = obj.pid if hasattr(obj, "pid") else obj.get_pid()
+    except Exception:
+        return 0
+    return pid if isinstance(pid, int) else 0
+
+
+def _pids() -> list[int]:
+    """Return our children by number, zombies included."""
+    found: list[int] = []
+    try:
+        tids = os.listdir("/proc/self/task")
+    except OSError:
+        return _portable()
+    for tid in tids:
+        try:
+            fd = os.open(f"/proc/self/task/{tid}/children", os.O_RDONLY)
+        except OSError:
+            continue
+        try:
+            found += [int(p) for p in os.read(fd, 65536).split()]
+        except OSError:
+            pass
+        finally:
+            os.close(fd)
+    return sorted(found)
+
+
+def _portable() -> list[int]:
+    """Ask psutil, where there is no /proc."""
+    try:
+        import psutil
+    except ImportError:
+        return []
+    try:
+        return sorted(p.pid for p in psutil.Process().children())
+    except psutil.Error:
+        return []
+
+

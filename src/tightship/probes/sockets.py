@@ -1,0 +1,58 @@
+"""Open sockets: TCP, UDP, Unix, socket pairs; Python's, uvloop's and those of C code."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Hashable
+from typing import Any, ClassVar
+
+from ..explain import fds
+from ..ledger import LEDGER
+from ..model import Evidence
+from .base import target
+from .fdtable import TABLE, FdHandle, FdKindProbe
+
+__all__ = ["SocketProbe"]
+
+
+class SocketProbe(FdKindProbe):
+    """A descriptor that is a socket."""
+
+    kind: ClassVar[str] = "socket"
+    types: ClassVar[tuple[str, ...]] = ("socket:socket",)
+    matches: ClassVar[Callable[[int], bool]] = staticmethod(stat.S_ISSOCK)
+
+    def install(self, patch: Any) -> None:
+        """Note births of socket objects: `accept`, `dup`, `socketpair` and TLS come here too."""
+
+        def born(sock: Any) -> None:
+            LEDGER.note(sock, skip=2)
+
+        patch.when_imported(
+            "socket", lambda module: patch.after_method(module.socket, "__init__", born)
+        )
+
+    def tick(self) -> Hashable:
+        """Count all descriptors, for this kind and its siblings."""
+        return TABLE.tick()
+
+    def label(self, handle: FdHandle) -> str:
+        """Return family and role, without addresses that change from run to run."""
+        text = fds.describe_socket(handle.fd)
+        role = "listening" if "listening" in text else "connected" if "->" in text else ""
+        if "socketpair" in text:
+            role = "pair"
+        family = text.split(" ", 1)[0]
+        return f"{family}-{role}" if role else family
+
+    def explain(self, handle: FdHandle) -> Evidence:
+        """Say both addresses."""
+        evidence = Evidence(f"socket {fds.describe_socket(handle.fd)}")
+        obj = target(handle.holder) if handle.holder is not None else None
+        evidence.facts.append(("fd", str(handle.fd)))
+        if obj is None:
+            evidence.facts.append(
+                ("object", "none: detached from its socket object, or made by C code")
+            )
+            evidence.fix = "close the descriptor, or the library object that owns it"
+        return evidence

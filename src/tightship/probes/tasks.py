@@ -1,0 +1,127 @@
+"""Pending asyncio tasks, also those that a runner would cancel in silence."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import weakref
+from collections.abc import Iterable, Mapping
+from contextvars import Context
+from typing import Any, ClassVar, Literal
+
+from ..explain import await_chain
+from ..model import Evidence, Key, Owner, Scene, Site
+from ..origin import layer, site_at
+from ..ownership import of_context
+from ..runtimes.loops import pending_tasks
+from .base import BaseProbe
+
+__all__ = ["TaskProbe"]
+
+
+class TaskProbe(BaseProbe):
+    """A task that is not done. Handles and keys are weak references, always."""
+
+    kind: ClassVar[str] = "task"
+    scope: ClassVar[Literal["loop", "process"]] = "loop"
+
+    def install(self, patch: Any) -> None:
+        """Give every coroutine its line of birth: 0.1 us each, in C, on every loop.
+
+        The setting is per thread; loops in other threads have tasks without a line.
+        """
+        before = sys.get_coroutine_origin_tracking_depth()
+        if before == 0:
+            sys.set_coroutine_origin_tracking_depth(1)
+            patch._stack.callback(sys.set_coroutine_origin_tracking_depth, before)
+
+    def snapshot(self, scene: Scene) -> Mapping[Key, Any]:
+        """Return the loop's pending tasks."""
+        return {ref: ref for ref in pending_tasks(scene.loop)}
+
+    def alive(self, handle: weakref.ref[Any]) -> bool:
+        """Tell whether it is still pending."""
+        task = handle()
+        return task is not None and not task.done()
+
+    def owner(self, handle: weakref.ref[Any]) -> Owner | None:
+        """Read the owner from the task's own context."""
+        task = handle()
+        return None if task is None else of_context(_context(task))
+
+    def label(self, handle: weakref.ref[Any]) -> str:
+        """Return the coroutine's qualified name."""
+        task = handle()
+        return "?" if task is None else _name(task)
+
+    def covers(self, handle: weakref.ref[Any]) -> Iterable[Key]:
+        """A task takes its coroutines, its waiter's timer and its async generators along."""
+        task = handle()
+        if task is None:
+            return
+        at = task.get_coro()
+        for _ in range(200):
+            if at is None:
+                break
+            yield ("object", id(at))
+            at = (
+                getattr(at, "cr_await", None)
+                or getattr(at, "ag_await", None)
+                or getattr(at, "gi_yieldfrom", None)
+            )
+        waiter = getattr(task, "_fut_waiter", None)
+        if waiter is not None:
+            yield ("object", id(waiter))
+
+    def explain(self, handle: weakref.ref[Any]) -> Evidence:
+        """Say where it was made and what it waits for."""
+        task = handle()
+        if task is None:
+            return Evidence("a task that is gone")
+        name = _name(task)
+        evidence = Evidence(f"task {name.rpartition('.<locals>.')[2]!r}", made=_made(task))
+        evidence.facts.append(("waiting", await_chain.format_waiting(task)))
+        if by := await_chain.awaited_by(task):
+            evidence.facts.append(("awaited by", ", ".join(by)))
+        cancelling = getattr(task, "cancelling", int)()
+        if cancelling:
+            times = "once" if cancelling == 1 else f"{cancelling} times"
+            evidence.facts.append(("cancelled", f"{times}, but it has not ended"))
+        return evidence
+
+
+def _context(task: Any) -> Context | None:
+    get = getattr(task, "get_context", None)
+    if get is not None:
+        found = get()
+        return found if isinstance(found, Context) else None
+    # 3.11's C task has no accessor, but the collector may look.
+    for held in gc.get_referents(task):
+        if isinstance(held, Context):
+            return held
+    return None
+
+
+def _name(task: Any) -> str:
+    coro = task.get_coro()
+    return getattr(coro, "__qualname__", None) or getattr(coro, "__name__", None) or repr(type(coro))
+
+
+def _made(task: Any) -> Site | None:
+    coro = task.get_coro()
+    origin = getattr(coro, "cr_origin", None)
+    best = None
+    for file, line, function in origin or ():
+        site = (file, line, function)
+        if layer(file) == 0:
+            return site_at(*site)
+        if best is None and layer(file) == 1:
+            best = site
+    if best is None:
+        code = getattr(coro, "cr_code", None) or getattr(coro, "gi_code", None)
+        if code is None:
+            return None
+        # Born inside a runtime's own code (a task group's start_soon, say): the next best
+        # thing to the line that made it is the function that it runs.
+        return site_at(code.co_filename, code.co_firstlineno, code.co_qualname)
+    return site_at(*best)

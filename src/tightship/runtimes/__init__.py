@@ -1,0 +1,1 @@
+"""The only code that waits, steps a loop or hooks into a runtime's life cycle."""

@@ -1,0 +1,1 @@
+def unknown(w,v,what): return f"unknown {what} {w}"

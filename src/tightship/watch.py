@@ -1,0 +1,795 @@
+"""The main deed: before, settle, judge, explain.
+
+A `Watch` holds the probes and the ledger's patches. Somebody tells it when owners begin and
+end; it answers with findings. It knows nothing of pytest.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import time
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import origin, probes
+from .births import Patcher
+from .explain.remedies import remedy
+from .fingerprint import fingerprint
+from .ledger import LEDGER
+from .model import Certainty, Evidence, Finding, Key, Owner, Scene, Site, Verdict
+from .ownership import CURRENT, current
+from .runtimes import anyio_runner, loops, threads
+from .settle import Settle
+from .window import Garbage, Window, resolve
+
+__all__ = ["Survivor", "Watch"]
+
+clock = time.monotonic
+
+#: A survivor gone within this many seconds was only on its way out.
+SLOW_AFTER = 0.02
+
+
+@dataclass(slots=True, eq=False)
+class Survivor:
+    """Something that is still there although its owner has ended, or is ending."""
+
+    probe: Any
+    key: Key
+    handle: Any
+    owner: Owner
+    known_owner: bool = True
+    certainty: Certainty = Certainty.STRONG
+    reason: str = ""
+    subject: str = ""
+
+
+@dataclass(slots=True)
+class Watch:
+    """Watches owners come and go.
+
+    Args:
+        grace: seconds after which waiting for something that still moves ends.
+        on_fault: called with (part, exception) when a part of Tightship fails.
+    """
+
+    grace: float = 1.0
+    on_fault: Callable[[str, BaseException], None] = lambda part, exc: None
+    off: Callable[[str], bool] = lambda kind: False
+
+    patch: Patcher = field(init=False)
+    loops: loops.Loops = field(init=False, default_factory=loops.Loops)
+    window: Window = field(init=False, default_factory=Window)
+    installed: bool = field(init=False, default=False)
+    blind: list[str] = field(init=False, default_factory=list)
+    """What can't be watched here, as sentences for the header."""
+
+    _loop_probes: list[Any] = field(init=False, default_factory=list)
+    _probes: list[Any] = field(init=False, default_factory=list)
+    _ticks: list[Any] = field(init=False, default_factory=list)
+    _last: Any = field(init=False, default=None)
+    _known: set[Key] = field(init=False, default_factory=set)
+    _known_loop: set[Any] = field(init=False, default_factory=set)
+    _holdings: dict[Owner, list[Survivor]] = field(init=False, default_factory=dict)
+    _early: list[Finding] = field(init=False, default_factory=list)
+    _covered: set[Key] = field(init=False, default_factory=set)
+    _values: dict[int, Owner] = field(init=False, default_factory=dict)
+    _segments: dict[Key, tuple[Any, Owner]] = field(init=False, default_factory=dict)
+    _types: dict[str, type] = field(init=False, default_factory=dict)
+    _wanted: frozenset[type] = field(init=False, default=frozenset())
+    _modules: int = field(init=False, default=-1)
+    _ended_wide: list[Owner] = field(init=False, default_factory=list)
+    _reported: list[tuple[Finding, Survivor]] = field(init=False, default_factory=list)
+    _adopted: dict[int, tuple[Any, Owner, str]] = field(init=False, default_factory=dict)
+    _pid: int = field(init=False, default=0)
+
+    # -- life of the watch ---------------------------------------------------------------
+
+    def install(self) -> None:
+        """Load the probes and enter all patches."""
+        from .probes import fdtable
+
+        self.patch = Patcher(self._fault)
+        self._pid = os.getpid()
+        fdtable.TABLE.open()
+        threads.install(self.patch)
+        anyio_runner.install(self.patch)
+        self.loops.install(self.patch, self._loop_closing)
+        for kind in probes.PROCESS:
+            self._load(kind, self._probes)
+        self._ticks = self._tickers()
+
+        def on_asyncio(_: Any) -> None:
+            for kind in probes.LOOP:
+                self._load(kind, self._loop_probes)
+
+        self.patch.when_imported("asyncio", on_asyncio)
+        self.installed = True
+
+    def _tickers(self) -> list[Any]:
+        from .probes.base import BaseProbe
+
+        return [p.tick for p in self._probes if getattr(type(p), "tick", None) is not BaseProbe.tick]
+
+    def _load(self, kind: str, into: list[Any]) -> None:
+        if self.off(kind):
+            return
+        try:
+            probe = probes.load(kind)
+            self.patch.where = kind
+            probe.install(self.patch)
+        except Exception as exc:
+            self._fault(kind, exc)
+        else:
+            into.append(probe)
+
+    def add_probe(self, probe: Any) -> None:
+        """Add a probe of another package. Raises TypeError if it isn't one."""
+        missing = [n for n in ("kind", "scope", "snapshot", "label", "explain") if not hasattr(probe, n)]
+        if missing:
+            raise TypeError(f"probe {probe!r} has no {', '.join(missing)}")
+        try:
+            probe.install(self.patch)
+        except Exception as exc:
+            self._fault(probe.kind, exc)
+            return
+        (self._loop_probes if probe.scope == "loop" else self._probes).append(probe)
+        self._ticks = self._tickers()
+
+    def uninstall(self) -> None:
+        """Undo every patch and let go of everything."""
+        if not self.installed:
+            return
+        from .probes import fdtable
+
+        self.installed = False
+        self.window.close()
+        self.patch.undo()
+        fdtable.TABLE.close()
+        LEDGER.clear()
+        self._holdings.clear()
+        self._known.clear()
+        self._known_loop.clear()
+        self._segments.clear()
+        self._values.clear()
+        self._adopted.clear()
+        self._reported.clear()
+        self._types.clear()
+        self._wanted = frozenset()
+
+    def _fault(self, part: str, exc: BaseException) -> None:
+        """Contain a fault: the part is switched off for good and named once."""
+        for group in (self._probes, self._loop_probes):
+            for probe in [p for p in group if p.kind == part]:
+                group.remove(probe)
+        if self._ticks:
+            self._ticks = self._tickers()
+        self._last = None
+        self.on_fault(part, exc)
+
+    def _guard(self, probe: Any, call: Callable[[], Any], default: Any) -> Any:
+        try:
+            return call()
+        except Exception as exc:
+            self._fault(probe.kind, exc)
+            return default
+
+    # -- owners --------------------------------------------------------------------------
+
+    def begin(self, owner: Owner) -> None:
+        """Say that a test (or block) begins; its window opens."""
+        if self._pid != os.getpid():
+            return
+        ticks = self._read_ticks()
+        if ticks != self._last:
+            # Whatever happened between two tests is nobody's leak.
+            self._account()
+            self._last = self._read_ticks()
+        CURRENT.set(owner)
+        self.window.open()
+
+    def mark(self, owner: Owner | None) -> None:
+        """Say that what exists now, and has no better owner, belongs to ``owner``.
+
+        Called around the set-up of fixtures that may outlive the test.
+        """
+        try:
+            objects = self._census()
+            for found in objects.values():
+                for obj in found:
+                    key = id(obj)
+                    if key not in self._segments:
+                        self._segments[key] = (_weak(obj), owner)  # type: ignore[assignment]
+            ticks = self._read_ticks()
+            if ticks == self._last:
+                return
+            self._last = None
+            for probe in list(self._probes):
+                for key in self._guard(probe, lambda p=probe: p.snapshot(Scene()), {}):
+                    if key not in self._known and key not in self._segments:
+                        self._segments[key] = (None, owner)  # type: ignore[assignment]
+        except Exception as exc:
+            self._fault("ownership", exc)
+
+    def value(self, owner: Owner, value: object) -> None:
+        """Say that a fixture that may outlive the test returned this value."""
+        if gc.is_tracked(value):
+            self._values[id(value)] = owner
+
+    def adopt(self, obj: object, owner: Owner, reason: str) -> None:
+        """Give something to another owner, which will be judged for it."""
+        self._adopted[id(obj)] = (_weak(obj), owner, reason)
+
+    def peek(self, owner: Owner) -> list[Finding]:
+        """Return what would be found if this owner ended now. Judges and changes nothing."""
+        survivors: list[Survivor] = []
+        me = _current_task()
+        ended, owner.ended = owner.ended, True
+        try:
+            for loop in self.loops.open():
+                survivors += [
+                    s
+                    for s in self._loop_survivors(loop, closing=False, test=owner, defer=False)
+                    if s.handle is None or _object(s) is not me
+                ]
+            survivors += self._process_survivors(self._census(), owner, defer=False)
+            chosen, parts = self._fold(survivors, final=False)
+            findings = []
+            for s in chosen:
+                finding = self._finding(s)
+                finding.parts = [self._subject(p) for p in parts.get(id(s), ())]
+                findings.append(finding)
+            return findings
+        finally:
+            owner.ended = ended
+
+    def wide_ended(self, owner: Owner) -> None:
+        """Say that a fixture wider than a test has been torn down."""
+        owner.ended = True
+        self._ended_wide.append(owner)
+        for key in [k for k, o in self._values.items() if o is owner]:
+            del self._values[key]
+
+    def end(self, owner: Owner, *, fate: str = "outlived") -> list[Finding]:
+        """Say that a test's teardown is over; return what it and ended fixtures left behind."""
+        if self._pid != os.getpid():  # a forked child runs on with our hooks
+            return []
+        owner.ended = True
+        try:
+            findings = self._end(owner)
+        except Exception as exc:
+            self._fault("watch", exc)
+            findings = []
+        finally:
+            self.window.close()
+            self._covered.clear()
+            self._ended_wide.clear()
+            CURRENT.set(None)
+        if findings:
+            self._last = None
+        return findings
+
+    def _end(self, owner: Owner) -> list[Finding]:
+        survivors: list[Survivor] = []
+        findings = self._early
+        self._early = []
+        for loop in self.loops.open():
+            if not loop.is_running():
+                survivors += self._loop_survivors(loop, closing=False, test=owner)
+        garbage = self.window.collect(LEDGER.of_dying) if self.window.is_open else []
+        objects = self._census()
+        hits = self._hits(objects)
+        ticks = self._read_ticks()
+        if (
+            not hits
+            and not garbage
+            and not survivors
+            and not self._ended_wide
+            and ticks == self._last
+        ):
+            self._outlive()
+            return findings
+        survivors += self._process_survivors(objects, owner)
+        for ended in self._ended_wide:
+            survivors += self._release(ended)
+        findings += self._from_garbage(garbage, owner)
+        survivors, slow = self._settle(survivors)
+        findings += slow
+        self._outlive()
+        findings += self._judge(survivors)
+        del objects, hits
+        self._account()
+        self._last = self._read_ticks()
+        return findings
+
+    # -- looking -------------------------------------------------------------------------
+
+    def _read_ticks(self) -> Any:
+        try:
+            return [tick() for tick in self._ticks]
+        except Exception:
+            # Find out which one it was; the others go on.
+            for probe in list(self._probes):
+                self._guard(probe, probe.tick, None)
+            return None
+
+    def _census(self) -> Mapping[type, list[Any]]:
+        if not self.window.is_open:
+            return {}
+        if len(sys.modules) != self._modules:
+            self._modules = len(sys.modules)
+            names = [n for p in (*self._probes, *self._loop_probes) for n in p.types]
+            resolve(names, self._types)
+            self._wanted = frozenset(self._types.values())
+        return self.window.objects(self._wanted)
+
+    def _hits(self, objects: Mapping[type, list[Any]]) -> bool:
+        if not objects:
+            return False
+        for probe in self._probes:
+            opened = getattr(probe, "opened", None)
+            if opened is None:
+                continue
+            for obj in self._pick(probe, objects):
+                if self._guard(probe, lambda o=obj, f=opened: f(o), False):
+                    return True
+        return False
+
+    def _pick(self, probe: Any, objects: Mapping[type, list[Any]]) -> list[Any]:
+        return [
+            obj
+            for name in probe.types
+            if (kind := self._types.get(name)) is not None
+            for obj in objects.get(kind, ())
+        ]
+
+    def _scene(self, probe: Any, objects: Mapping[type, list[Any]], loop: Any = None) -> Scene:
+        wanted = [self._types[n] for n in probe.types if n in self._types]
+        return Scene({t: objects[t] for t in wanted if t in objects}, loop)
+
+    def _account(self) -> None:
+        """Take everything that exists now as known."""
+        known: set[Key] = set()
+        for probe in list(self._probes):
+            known.update(self._guard(probe, lambda p=probe: p.snapshot(Scene()), {}))
+        self._known = known
+        for key, (ref, _) in list(self._segments.items()):
+            if (ref is not None and ref() is None) or (ref is None and key not in known):
+                del self._segments[key]
+
+    def _loop_closing(self, loop: Any) -> None:
+        """Take the last look at a loop that is about to close."""
+        if self._pid != os.getpid() or current() is None or loops.is_quiet(loop):
+            return
+        owner = current()
+        assert owner is not None
+        survivors = self._loop_survivors(loop, closing=True, test=owner)
+        if survivors:
+            survivors, slow = self._settle(survivors, loop)
+            self._early += slow
+            self._early += self._judge(survivors)
+
+    def _loop_survivors(
+        self, loop: Any, *, closing: bool, test: Owner, defer: bool = True
+    ) -> list[Survivor]:
+        objects: Mapping[type, list[Any]] = {}
+        if loops.is_uvloop(loop):
+            objects = self._census()
+        found: list[Survivor] = []
+        seen: set[Key] = set()
+        for probe in list(self._loop_probes):
+            scene = self._scene(probe, objects, loop)
+            snapshot = self._guard(probe, lambda p=probe, s=scene: p.snapshot(s), {})
+            for key, handle in snapshot.items():
+                if key in seen or key in self._known_loop:
+                    continue
+                seen.add(key)
+                survivor = self._survivor(probe, key, handle, test)
+                if survivor is None:
+                    continue
+                if closing or _ended(survivor.owner):
+                    found.append(survivor)
+                elif defer and survivor.owner is not test:
+                    self._defer(survivor)
+        return found
+
+    def _survivor(self, probe: Any, key: Key, handle: Any, test: Owner) -> Survivor | None:
+        owner = self._guard(probe, lambda: probe.owner(handle), None)
+        if self._adopted:
+            owner = self._adopter(handle) or owner
+        known = owner is not None
+        if owner is None:
+            owner = self._segment(key, handle) or test
+        return Survivor(probe, key, handle, owner, known)
+
+    def _adopter(self, handle: Any) -> Owner | None:
+        obj = _handled(handle)
+        entry = self._adopted.get(id(obj)) if obj is not None else None
+        if entry is None or (entry[0] is not None and entry[0]() is not obj):
+            return None
+        return entry[1]
+
+    def _segment(self, key: Key, handle: Any) -> Owner | None:
+        entry = self._segments.get(key)
+        if entry is None:
+            obj = _handled(handle)
+            entry = self._segments.get(id(obj)) if obj is not None else None
+            if entry is not None and entry[0] is not None and entry[0]() is not obj:
+                entry = None
+        return None if entry is None else entry[1]
+
+    def _process_survivors(
+        self, objects: Mapping[type, list[Any]], test: Owner, *, defer: bool = True
+    ) -> list[Survivor]:
+        found: list[Survivor] = []
+        seen: set[Key] = set()
+        for probe in list(self._probes):
+            scene = self._scene(probe, objects)
+            snapshot = self._guard(probe, lambda p=probe, s=scene: p.snapshot(s), {})
+            for key, handle in snapshot.items():
+                if key in seen or key in self._known:
+                    continue
+                seen.add(key)
+                survivor = self._survivor(probe, key, handle, test)
+                if survivor is None:
+                    continue
+                if _ended(survivor.owner):
+                    found.append(survivor)
+                elif defer:
+                    self._defer(survivor)
+        return found
+
+    def _defer(self, survivor: Survivor) -> None:
+        """Leave a survivor to its owner, which is still there."""
+        self._holdings.setdefault(survivor.owner, []).append(survivor)
+        if survivor.probe.scope == "loop":
+            self._known_loop.add(survivor.key)
+
+    def _release(self, owner: Owner) -> list[Survivor]:
+        """Return what an owner that just ended had been left, if it is still there."""
+        return [
+            s
+            for s in self._holdings.pop(owner, ())
+            if self._guard(s.probe, lambda s=s: s.probe.alive(s.handle), False)
+        ]
+
+    # -- settling ------------------------------------------------------------------------
+
+    def _settle(
+        self, survivors: list[Survivor], closing: Any = None
+    ) -> tuple[list[Survivor], list[Finding]]:
+        """Give survivors the time that progress earns them; return the rest and slow closers."""
+        if not survivors:
+            return [], []
+        started = clock()
+        settle = Settle(self.grace, started)
+        subjects: dict[int, Finding] = {}
+        left = survivors
+        while True:
+            idle = [closing] if closing is not None else [
+                l for l in self.loops.open() if not l.is_running()
+            ]
+            busy = any(s.probe.kind in _MOVING for s in left) or any(map(loops.ready, idle))
+            dues = [d for d in map(loops.next_due, idle) if d is not None]
+            pause = settle.again(len(left), clock(), ready=busy, due=min(dues, default=None))
+            if pause is None:
+                break
+            if settle.turns == 9 and not subjects:
+                # From here on time passes: whoever goes now is a slow closer, and has to
+                # be described while it is there.
+                for s in left:
+                    subjects[id(s)] = self._finding(s)
+            self._turn(idle, pause)
+            left = [s for s in left if self._guard(s.probe, lambda s=s: s.probe.alive(s.handle), False)]
+        took = clock() - started
+        slow: list[Finding] = []
+        if took >= SLOW_AFTER and subjects:
+            gone = {id(s) for s in survivors} - {id(s) for s in left}
+            for key, finding in subjects.items():
+                if key in gone:
+                    slow.append(finding.with_(verdict=Verdict.SLOW, seconds=took))
+        return left, slow
+
+    def _turn(self, idle: Sequence[Any], pause: float) -> None:
+        if not idle:
+            time.sleep(pause)
+            return
+        for loop in idle:
+            if not loop.is_closed() and not loop.is_running():
+                loops.turn(loop, pause)
+
+    # -- judging -------------------------------------------------------------------------
+
+    def _judge(self, survivors: list[Survivor]) -> list[Finding]:
+        if not survivors:
+            return []
+        for s in survivors:
+            self._grade(s)
+        if any(self._needs_root(s) for s in survivors):
+            survivors = self._grade_by_holder(survivors)
+        chosen, parts = self._fold(survivors)
+        findings = []
+        for s in chosen:
+            finding = self._finding(s)
+            finding.parts = [self._subject(p) for p in parts.get(id(s), ())]
+            findings.append(finding)
+            forget = getattr(s.probe, "forget", None)
+            if forget is not None:
+                forget(s.key)
+            if s.probe.scope == "loop":
+                self._known_loop.add(s.key)
+            self._reported.append((finding, s))
+        return findings
+
+    def _grade(self, s: Survivor) -> None:
+        if getattr(s.probe, "proves", None) is not None and s.probe.proves(s.handle):
+            s.certainty = Certainty.PROVEN
+        elif s.probe.kind == "task" and self._lost(s):
+            s.certainty = Certainty.PROVEN
+        elif not s.known_owner and not getattr(s.probe, "certain", True):
+            s.certainty = Certainty.POSSIBLE
+            s.reason = "made by code that Tightship cannot see"
+
+    def _lost(self, s: Survivor) -> bool:
+        """Tell whether nothing can ever wake a task."""
+        from .explain.holders import isolated
+
+        if not self.window.is_open or self.window.broken:
+            return False
+        task = s.handle()
+        if task is None:
+            return False
+        try:
+            return isolated(task, 1)
+        except Exception as exc:
+            self.on_fault("proof", exc)
+            return False
+
+    def _needs_root(self, s: Survivor) -> bool:
+        """Tell whether it matters who holds this: alive by itself, it would not."""
+        return s.certainty == Certainty.STRONG and s.probe.kind not in _EVENTS and _object(s) is not None
+
+    def _grade_by_holder(self, survivors: list[Survivor]) -> list[Survivor]:
+        from .explain.roots import root_of
+
+        kept = []
+        reopened = self.window.is_open
+        if reopened:
+            gc.unfreeze()
+        for s in survivors:
+            obj = _object(s)
+            if obj is None or not self._needs_root(s):
+                kept.append(s)
+                continue
+            loop = getattr(obj, "_loop", None)
+            dead = loop is not None and loop.is_closed() if hasattr(loop, "is_closed") else False
+            root = root_of([obj], self._values)
+            del obj, loop
+            if root.kind == "owner" and root.owner is not None and not _ended(root.owner):
+                s.owner = root.owner
+                self._defer(s)
+                continue
+            if root.kind == "global" and not dead and s.probe.scope == "process":
+                s.certainty = Certainty.POSSIBLE
+                s.reason = f"kept on purpose or lazily made: {root.text} holds it"
+            kept.append(s)
+        return kept
+
+    def _fold(
+        self, survivors: list[Survivor], *, final: bool = True
+    ) -> tuple[list[Survivor], dict[int, list[Survivor]]]:
+        """Put what ends together into one: a transport with its socket is one leak."""
+        covers: dict[Key, Survivor] = {}
+        for s in survivors:
+            for key in self._guard(s.probe, lambda s=s: list(s.probe.covers(s.handle)), []):
+                if key != s.key:
+                    covers.setdefault(key, s)
+        own = self._loop_parts()
+        parts: dict[int, list[Survivor]] = {}
+        chosen = []
+        for s in survivors:
+            names = [s.key]
+            obj = _object(s)
+            if obj is not None:
+                names.append(("object", id(obj)))
+            obj = None
+            whole = next((covers[n] for n in names if n in covers and covers[n] is not s), None)
+            if whole is not None and not _circular(whole, s, covers):
+                parts.setdefault(id(whole), []).append(s)
+            elif any(n in self._covered or n in own for n in names):
+                continue
+            else:
+                chosen.append(s)
+        if final:
+            self._covered.update(covers)
+        return chosen, parts
+
+    def _loop_parts(self) -> set[Key]:
+        """Return keys of what belongs to loops that are still in use."""
+        from .probes.executors import ExecutorProbe
+        from .probes.loops import LoopProbe
+
+        own: set[Key] = set()
+        for loop in self.loops.open():
+            own.update(LoopProbe().covers(loop))
+            executor = getattr(loop, "_default_executor", None)
+            if executor is not None:
+                own.update(ExecutorProbe().covers(executor))
+        return own
+
+    def _from_garbage(self, garbage: list[Garbage], test: Owner) -> list[Finding]:
+        findings = []
+        for g in garbage:
+            birth = g.birth
+            owner = birth.owner if birth is not None and birth.owner is not None else test
+            made = origin.project_site(birth.made) if birth is not None else None
+            kind = _GARBAGE.get(g.type_name, "unclosed")
+            text = g.text.removeprefix("unclosed ").strip()
+            findings.append(
+                self._finish(
+                    Finding(
+                        kind=kind,
+                        label=g.type_name or "object",
+                        subject=f"{kind} {_shortened(text)}" if kind != "unclosed" else _shortened(text),
+                        owner=str(owner),
+                        owner_kind=owner.kind,
+                        owner_scope=owner.scope,
+                        nodeid=owner.nodeid,
+                        certainty=Certainty.PROVEN,
+                        made=made,
+                        facts=[("state", "unreachable and never closed: only the garbage collector did")],
+                        fix=remedy(kind),
+                        tail="was left open by",
+                    )
+                )
+            )
+        return findings
+
+    # -- telling -------------------------------------------------------------------------
+
+    def _subject(self, s: Survivor) -> str:
+        return s.subject or str(
+            self._guard(s.probe, lambda: s.probe.explain(s.handle), Evidence(s.probe.kind)).subject
+        )
+
+    def _finding(self, s: Survivor) -> Finding:
+        probe, handle = s.probe, s.handle
+        evidence = self._guard(probe, lambda: probe.explain(handle), Evidence(probe.kind))
+        label = self._guard(probe, lambda: probe.label(handle), "?")
+        made: Site | None = evidence.made
+        if made is None:
+            raw = self._guard(probe, lambda: probe.made(handle), None)
+            made = origin.project_site(raw)
+        s.subject = evidence.subject
+        facts = list(evidence.facts)
+        if probe.kind not in _EVENTS:
+            held = self._held(s)
+            if held:
+                facts.append(("held by", held))
+        return self._finish(
+            Finding(
+                kind=probe.kind,
+                label=label,
+                subject=evidence.subject,
+                owner=str(s.owner),
+                owner_kind=s.owner.kind,
+                owner_scope=s.owner.scope,
+                nodeid=s.owner.nodeid,
+                certainty=s.certainty,
+                made=made,
+                facts=facts,
+                fix=evidence.fix or remedy(probe.kind),
+                reason=s.reason,
+                tail=_TAILS.get(probe.kind, "outlived"),
+            )
+        )
+
+    def _finish(self, finding: Finding) -> Finding:
+        finding.fingerprint = fingerprint(finding)
+        return finding
+
+    def _held(self, s: Survivor) -> str:
+        from .explain.holders import holder_path
+
+        obj = _object(s)
+        if obj is None:
+            return ""
+        try:
+            return holder_path(obj, budget=0.05) or ""
+        except Exception as exc:
+            self.on_fault("holders", exc)
+            return ""
+        finally:
+            obj = None
+
+    def _outlive(self) -> None:
+        """Count, for each reported survivor that is still there, the test it outlived."""
+        if not self._reported:
+            return
+        still = []
+        for finding, s in self._reported:
+            if self._guard(s.probe, lambda s=s: s.probe.alive(s.handle), False):
+                finding.extra["outlived"] = finding.extra.get("outlived", 0) + 1
+                still.append((finding, s))
+        self._reported = still if len(still) < 1000 else still[-1000:]
+
+    @property
+    def still_there(self) -> Iterable[Finding]:
+        """Return reported findings whose survivor still exists."""
+        return [f for f, _ in self._reported]
+
+
+_MOVING = {"thread", "native-thread", "process", "executor"}
+_EVENTS = {"exception", "coroutine", "task", "native-thread", "tempfile"}
+_TAILS = {"coroutine": "was never awaited in", "exception": "was never seen in"}
+_GARBAGE = {
+    "socket": "socket",
+    "SSLSocket": "socket",
+    "TextIOWrapper": "file",
+    "BufferedReader": "file",
+    "BufferedWriter": "file",
+    "BufferedRandom": "file",
+    "FileIO": "file",
+    "Connection": "sqlite3",
+    "Popen": "process",
+    "TemporaryDirectory": "tempfile",
+    "_TemporaryFileCloser": "file",
+    "_UnixSelectorEventLoop": "loop",
+    "_SelectorSocketTransport": "transport",
+    "_SelectorDatagramTransport": "transport",
+    "_UnixReadPipeTransport": "transport",
+    "_UnixWritePipeTransport": "transport",
+    "Loop": "loop",
+}
+
+
+def _ended(owner: Owner) -> bool:
+    return owner.ended or (owner.parent is not None and owner.parent.ended)
+
+
+def _object(s: Survivor) -> Any:
+    """Return the Python object behind a survivor, if it has one."""
+    return _handled(s.handle)
+
+
+def _handled(handle: Any) -> Any:
+    if isinstance(handle, weakref.ref):
+        return handle()
+    holder = getattr(handle, "holder", None)
+    if isinstance(holder, weakref.ref):
+        return holder()
+    if isinstance(handle, tuple) and handle and isinstance(handle[0], weakref.ref):
+        return handle[0]()
+    if isinstance(handle, (tuple, str, int)) or not gc.is_tracked(handle):
+        return None
+    # A type without weak references: the handle is the object itself.
+    return None if type(handle).__module__.startswith("tightship") else handle
+
+
+def _current_task() -> Any:
+    asyncio = sys.modules.get("asyncio")
+    try:
+        return asyncio.current_task() if asyncio is not None else None
+    except RuntimeError:
+        return None
+
+
+def _circular(whole: Survivor, part: Survivor, covers: Mapping[Key, Survivor]) -> bool:
+    """Tell whether two survivors name each other as a part: the first one found keeps it."""
+    return covers.get(whole.key) is part
+
+
+def _weak(obj: Any) -> Any:
+    try:
+        return weakref.ref(obj)
+    except TypeError:
+        return None
+
+
+def _shortened(text: str, limit: int = 160) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."
