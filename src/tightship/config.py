@@ -1,10 +1,492 @@
+"""Configuration: what the user wants, validated, with the place that each value came from.
+
+Sources in rising strength: ``tightship.toml`` or ``[tool.tightship]`` in ``pyproject.toml``,
+the environment, the command line; a marker on a test is stronger still, and is read by
+`from_marker`. A value that is wrong is a `ConfigError` which says value, place, what would be
+valid, and the nearest match.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-class ConfigError(ValueError): pass
-@dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .rules import (
+    THRESHOLDS,
+    AllowRule,
+    ConfigError,
+    Threshold,
+    bool_text,
+    bool_value,
+    count_text,
+    count_value,
+    kind_value,
+    label_matches,
+    make_rule,
+    number_text,
+    number_value,
+    parse_selector,
+    path_value,
+    threshold_value,
+    wrong,
+)
+from .suggest import unknown
+
+__all__ = [
+    "MARKER",
+    "OPTIONS",
+    "THRESHOLDS",
+    "AllowRule",
+    "Config",
+    "ConfigError",
+    "MarkerPolicy",
+    "Option",
+    "Threshold",
+    "from_marker",
+    "label_matches",
+    "load",
+    "make_rule",
+    "parse_selector",
+]
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
-    enabled: bool=True; threshold: str="strong"; thresholds: dict=field(default_factory=dict); grace: float=1.0
-    journal: str|None=None; fail_on_fault: bool=False; max_findings: int=10
-def load(root, *, env, cli, kinds, today): return Config(enabled=cli["enabled"] is not False, journal=cli["journal"])
-@dataclass
-class M: rules: tuple=()
-def from_marker(args, kwargs, **k): return M()
+    """All settings of a run."""
+
+    enabled: bool = True
+    threshold: Threshold = "strong"
+    """The least certainty that fails a test; ``off``: not judged at all."""
+    thresholds: Mapping[str, Threshold] = field(default_factory=dict)
+    """The same for single kinds; beats `threshold`, whichever source each came from."""
+    allow: tuple[AllowRule, ...] = ()
+    """The strongest source first."""
+    grace: float = 1.0
+    """Seconds: the cap of the time that survivors are given to go away."""
+    journal: str | None = None
+    """The journal's path; None for no journal."""
+    known: bool = True
+    """Whether the built-in list of known library behaviour is used."""
+    fail_on_fault: bool = False
+    """Whether a fault inside Tightship fails the run."""
+    max_findings: int = 10
+    """How many findings of a kind are shown for one test."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Key -> the place its value came from (``thresholds.socket`` for a kind's)."""
+
+    def source(self, key: str) -> str:
+        """Return the place that a value came from, for a message."""
+        return self.sources.get(key, "the default")
+
+
+@dataclass(frozen=True, slots=True)
+class MarkerPolicy:
+    """What one marker says; None and empty for what it doesn't."""
+
+    where: str
+    rules: tuple[AllowRule, ...] = ()
+    threshold: Threshold | None = None
+    thresholds: Mapping[str, Threshold] = field(default_factory=dict)
+    enabled: bool | None = None
+    grace: float | None = None
+
+
+# -- settings --------------------------------------------------------------------------
+
+
+class Option(NamedTuple):
+    """One setting, from which its readers and its documentation are made."""
+
+    key: str
+    """Its name in TOML and on the command line."""
+    env: str
+    """Its environment variable; empty if it has none."""
+    meaning: str
+    value: Callable[[object, str], Any] | None = None
+    """Checks a typed value; None for those with a reader of their own."""
+    text: Callable[[str, str], Any] | None = None
+    """Reads a text."""
+
+
+#: Every setting there is: help texts and parsers come from this one table.
+OPTIONS: tuple[Option, ...] = (
+    Option("enabled", "TIGHTSHIP", "look for leaks at all", bool_value, bool_text),
+    Option(
+        "threshold",
+        "TIGHTSHIP_THRESHOLD",
+        "least certainty that fails a test: off, proven, strong, possible; as text also for "
+        "single kinds: strong,socket=off",
+    ),
+    Option("thresholds", "", "the same for single kinds (a table)"),
+    Option("allow", "", "what may be left behind, and why"),
+    Option(
+        "grace",
+        "TIGHTSHIP_GRACE",
+        "seconds that survivors are given at most to go away",
+        number_value,
+        number_text,
+    ),
+    Option(
+        "journal", "TIGHTSHIP_JOURNAL", "file for one JSON line per test", path_value, path_value
+    ),
+    Option(
+        "known",
+        "TIGHTSHIP_KNOWN",
+        "use the built-in list of known library behaviour",
+        bool_value,
+        bool_text,
+    ),
+    Option(
+        "fail_on_fault",
+        "TIGHTSHIP_FAIL_ON_FAULT",
+        "a fault inside Tightship fails the run",
+        bool_value,
+        bool_text,
+    ),
+    Option(
+        "max_findings",
+        "TIGHTSHIP_MAX_FINDINGS",
+        "findings shown per kind and test",
+        count_value,
+        count_text,
+    ),
+)
+
+#: Keywords of the marker and what they mean.
+MARKER: dict[str, str] = {
+    "allow": "what may be left behind: 'kind:label', or a list of such",
+    "reason": "why; goes with allow, and must be there",
+    "until": "last day on which it is allowed, as 'YYYY-MM-DD'",
+    "count": "at most that many findings",
+    "threshold": "least certainty that fails the test, or a dict of kind to certainty",
+    "enabled": "False: do not look at this test",
+    "grace": "seconds that survivors are given at most to go away",
+}
+
+_ALLOW_KEYS = ("what", "reason", "until", "tests", "count")
+
+
+def _threshold_text(
+    text: str, kinds: Collection[str], where: str
+) -> tuple[Threshold | None, dict[str, Threshold]]:
+    """Read ``strong,socket=off``: the general threshold and those of single kinds."""
+    general: Threshold | None = None
+    single: dict[str, Threshold] = {}
+    for part in text.split(","):
+        left, equals, right = (p.strip() for p in part.partition("="))
+        if equals:
+            kind_value(left, kinds, where)
+            if left in single:
+                raise ConfigError(f"{where}: {text!r} names {left!r} twice")
+            single[left] = threshold_value(right, where)
+        elif general is not None:
+            raise ConfigError(f"{where}: {text!r} gives two thresholds for all kinds")
+        else:
+            general = threshold_value(left, where)
+    return general, single
+
+
+def _threshold_table(
+    value: object, kinds: Collection[str], where: str, at: Callable[[str], str]
+) -> dict[str, Threshold]:
+    if not isinstance(value, Mapping):
+        raise wrong(where, "a table of kind to threshold", value)
+    return {
+        kind_value(str(kind), kinds, where): threshold_value(level, at(str(kind)))
+        for kind, level in value.items()
+    }
+
+
+# -- sources -----------------------------------------------------------------------------
+
+
+class _Draft:
+    """The settings while sources are laid over each other, the weakest first."""
+
+    def __init__(self, kinds: Collection[str], today: date) -> None:
+        self.kinds = kinds
+        self.today = today
+        self.values: dict[str, Any] = {}
+        self.thresholds: dict[str, Threshold] = {}
+        self.allow: list[AllowRule] = []
+        self.sources: dict[str, str] = {}
+
+    def put(self, key: str, value: object, where: str) -> None:
+        self.values[key] = value
+        self.sources[key] = where
+
+    def put_thresholds(self, table: Mapping[str, Threshold], at: Callable[[str], str]) -> None:
+        for kind, level in table.items():
+            self.thresholds[kind] = level
+            self.sources[f"thresholds.{kind}"] = at(kind)
+
+    def put_threshold_text(self, text: str, where: str) -> None:
+        general, single = _threshold_text(text, self.kinds, where)
+        if general is not None:
+            self.put("threshold", general, where)
+        self.put_thresholds(single, lambda _: where)
+
+    def put_rules(self, rules: Sequence[AllowRule], where: str) -> None:
+        # The stronger source speaks first: the closest rule wins.
+        self.allow[:0] = rules
+        if rules:
+            self.sources["allow"] = where
+
+    def config(self) -> Config:
+        return Config(
+            **self.values,
+            thresholds=self.thresholds,
+            allow=tuple(self.allow),
+            sources=self.sources,
+        )
+
+
+def load(
+    rootdir: Path,
+    *,
+    env: Mapping[str, str],
+    cli: Mapping[str, object],
+    kinds: Collection[str],
+    today: date,
+) -> Config:
+    """Read all sources and return the settings.
+
+    Args:
+        rootdir: where ``pyproject.toml`` and ``tightship.toml`` may be.
+        env: the environment; only names that begin with ``TIGHTSHIP`` are looked at.
+        cli: key -> value as in TOML, None for what was not given. ``threshold`` is a list of
+            ``strong`` or ``socket=off``, ``allow`` a list of ``kind:label=reason``.
+        kinds: every kind there is, those of other packages included.
+        today: the day on which rules are judged.
+
+    Raises:
+        ConfigError: if anything in any source is wrong.
+    """
+    draft = _Draft(kinds, today)
+    _read_files(draft, rootdir)
+    _read_env(draft, env)
+    _read_cli(draft, cli)
+    return draft.config()
+
+
+def _read_files(draft: _Draft, rootdir: Path) -> None:
+    own = _toml(rootdir / "tightship.toml")
+    project = _toml(rootdir / "pyproject.toml", "tightship")
+    tool = project.get("tool") if project is not None else None
+    section = tool.get("tightship") if isinstance(tool, dict) else None
+    if own is not None and section is not None:
+        raise ConfigError(
+            "settings in both tightship.toml and pyproject.toml [tool.tightship]: keep one of them"
+        )
+    if own is not None:
+        _read_table(draft, own, _Places("tightship.toml", ""))
+    elif section is not None:
+        if not isinstance(section, dict):
+            raise wrong("pyproject.toml [tool.tightship]", "a table", section)
+        _read_table(draft, section, _Places("pyproject.toml", "tool.tightship"))
+
+
+def _toml(path: Path, word: str = "") -> dict[str, Any] | None:
+    """Return a file's content; None if there is no such file, or ``word`` is not in it."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise ConfigError(f"{path.name}: cannot be read: {exc.strerror}") from exc
+    if word and word.encode() not in data:
+        return None  # saves the parser's import; other people's mistakes are not ours to tell
+    import tomllib
+
+    try:
+        return tomllib.loads(data.decode())
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{path.name}: is not UTF-8: {exc}") from exc
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(f"{path.name}: is not valid TOML: {exc}") from exc
+
+
+class _Places(NamedTuple):
+    """Names places in one TOML file."""
+
+    file: str
+    prefix: str
+
+    def key(self, key: str, *tables: str) -> str:
+        table = ".".join(filter(None, (self.prefix, *tables)))
+        return f"{self.file} [{table}] {key}" if table else f"{self.file} {key}"
+
+    def array(self, name: str, number: int) -> str:
+        return f"{self.file} [[{'.'.join(filter(None, (self.prefix, name)))}]] #{number}"
+
+
+def _read_table(draft: _Draft, table: Mapping[str, Any], places: _Places) -> None:
+    options = {option.key: option for option in OPTIONS}
+    rules: list[AllowRule] = []
+    for key, value in table.items():
+        where = places.key(key)
+        if key not in options:
+            raise ConfigError(f"{where}: {unknown(key, options, 'option')}")
+        check = options[key].value
+        if check is not None:
+            draft.put(key, check(value, where), where)
+        elif key == "threshold":
+            draft.put(key, threshold_value(value, where), where)
+        elif key == "thresholds":
+
+            def at(kind: str) -> str:
+                return places.key(kind, "thresholds")
+
+            draft.put_thresholds(_threshold_table(value, draft.kinds, where, at), at)
+        else:
+            rules = _toml_rules(draft, value, places)
+            draft.put_rules(rules, where)
+
+
+def _toml_rules(draft: _Draft, value: object, places: _Places) -> list[AllowRule]:
+    if not isinstance(value, list):
+        header = places.array("allow", 0).partition(" ")[2].removesuffix(" #0")
+        raise wrong(places.key("allow"), f"tables, each under {header}", value)
+    rules = []
+    for number, entry in enumerate(value, 1):
+        where = places.array("allow", number)
+        if not isinstance(entry, dict):
+            raise wrong(where, "a table with what and reason", entry)
+        for key in entry:
+            if key not in _ALLOW_KEYS:
+                raise ConfigError(f"{where}: {unknown(key, _ALLOW_KEYS, 'key')}")
+        if "what" not in entry:
+            raise ConfigError(f"{where}: does not say what it allows; add what = 'kind:label'")
+        rules.append(
+            make_rule(entry["what"], entry, kinds=draft.kinds, where=where, today=draft.today)
+        )
+    return rules
+
+
+def _read_env(draft: _Draft, env: Mapping[str, str]) -> None:
+    options = {option.env: option for option in OPTIONS if option.env}
+    for name, text in env.items():
+        if name != "TIGHTSHIP" and not name.startswith("TIGHTSHIP_"):
+            continue
+        where = f"environment {name}"
+        if name not in options:
+            raise ConfigError(f"{where}: {unknown(name, options, 'variable')}")
+        if not text.strip():
+            continue  # how many shells and CI systems spell "not set"
+        option = options[name]
+        if option.text is not None:
+            draft.put(option.key, option.text(text, where), where)
+        else:
+            draft.put_threshold_text(text, where)
+
+
+def _read_cli(draft: _Draft, cli: Mapping[str, object]) -> None:
+    options = {option.key: option for option in OPTIONS}
+    for key, value in cli.items():
+        if key not in options:
+            raise ConfigError(f"command line: {unknown(key, options, 'option')}")
+        if value is None:
+            continue
+        flag = "--tightship" if key == "enabled" else f"--tightship-{key.replace('_', '-')}"
+        where = f"command line {flag}"
+        option = options[key]
+        if option.value is not None and option.text is not None:
+            read = option.text if isinstance(value, str) else option.value
+            draft.put(key, read(value, where), where)  # type: ignore[arg-type]
+        elif key == "threshold":
+            # One by one: of those in ``addopts`` and those typed, the last one counts.
+            for text in _texts(value, where):
+                draft.put_threshold_text(text, where)
+        elif key == "thresholds":
+
+            def at(kind: str, where: str = where) -> str:
+                return f"{where} {kind}"
+
+            draft.put_thresholds(_threshold_table(value, draft.kinds, where, at), at)
+        else:
+            draft.put_rules([_cli_rule(draft, t, where) for t in _texts(value, where)], where)
+
+
+def _texts(value: object, where: str) -> list[str]:
+    texts = [value] if isinstance(value, str) else value
+    if isinstance(texts, (list, tuple)) and all(isinstance(t, str) for t in texts):
+        return list(texts)
+    raise wrong(where, "a list of strings", value)
+
+
+def _cli_rule(draft: _Draft, text: str, where: str) -> AllowRule:
+    what, _, reason = text.partition("=")
+    if not reason.strip():
+        raise ConfigError(f"{where}: {text!r} has no reason; write 'kind:label=reason'")
+    return make_rule(what, {"reason": reason}, kinds=draft.kinds, where=where, today=draft.today)
+
+
+# -- the marker --------------------------------------------------------------------------
+
+
+def from_marker(
+    args: Sequence[object],
+    kwargs: Mapping[str, object],
+    *,
+    kinds: Collection[str],
+    where: str,
+    today: date,
+) -> MarkerPolicy:
+    """Return what ``@pytest.mark.tightship(...)`` says.
+
+    Args:
+        args: the marker's positional arguments: there are none.
+        kwargs: its keywords, as in `MARKER`.
+        kinds: every kind there is.
+        where: the test it stands on, for messages.
+        today: the day on which rules are judged.
+
+    Raises:
+        ConfigError: if a keyword is unknown, a value is wrong, or ``reason``, ``until`` or
+            ``count`` stand there without ``allow``.
+    """
+    if args:
+        shown = ", ".join(repr(a) for a in args)
+        raise ConfigError(
+            f"{where}: the tightship marker takes keywords only, got {shown}. "
+            f"Valid: {', '.join(MARKER)}"
+        )
+    for key in kwargs:
+        if key not in MARKER:
+            raise ConfigError(f"{where}: {unknown(key, MARKER, 'keyword')}")
+    rules: tuple[AllowRule, ...] = ()
+    if "allow" in kwargs:
+        rules = tuple(
+            make_rule(what, kwargs, kinds=kinds, where=where, today=today)
+            for what in _selectors(kwargs["allow"], f"{where} allow")
+        )
+    elif lone := [key for key in ("reason", "until", "count") if key in kwargs]:
+        raise ConfigError(f"{where}: {' and '.join(lone)} without allow says nothing")
+    threshold: Threshold | None = None
+    thresholds: dict[str, Threshold] = {}
+    if "threshold" in kwargs:
+        place = f"{where} threshold"
+        value = kwargs["threshold"]
+        if isinstance(value, Mapping):
+            thresholds = _threshold_table(value, kinds, place, lambda kind: f"{place} {kind}")
+        else:
+            threshold = threshold_value(value, place)
+    return MarkerPolicy(
+        where,
+        rules,
+        threshold,
+        thresholds,
+        bool_value(kwargs["enabled"], f"{where} enabled") if "enabled" in kwargs else None,
+        number_value(kwargs["grace"], f"{where} grace") if "grace" in kwargs else None,
+    )
+
+
+def _selectors(value: object, where: str) -> Iterable[object]:
+    if isinstance(value, (list, tuple)):
+        if not value:
+            raise wrong(where, "'kind:label' or a list of such", value)
+        return value
+    return (value,)

@@ -36,6 +36,8 @@ class Ledger:
     def __init__(self) -> None:
         self.count = 0
         """Births so far: a tick for kinds whose number alone could hide an exchange."""
+        self.muted = False
+        """True while a runtime makes something for itself."""
         self._objects: dict[int, tuple[weakref.ref[Any] | type, Birth]] = {}
         self._fds: dict[int, tuple[tuple[int, int], Birth]] = {}
         self._pids: dict[int, Birth] = {}
@@ -43,7 +45,8 @@ class Ledger:
 
     def note(self, obj: object, skip: int = 1) -> None:
         """Note that ``obj`` was just made by the caller's caller (``skip`` frames up)."""
-        self.add(obj, Birth(current(), capture(skip + 1)))
+        if not self.muted:
+            self.add(obj, Birth(current(), capture(skip + 1)))
 
     def add(self, obj: object, birth: Birth) -> None:
         """Enter a birth that was captured elsewhere."""

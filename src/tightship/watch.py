@@ -22,6 +22,8 @@ from .fingerprint import fingerprint
 from .ledger import LEDGER
 from .model import Certainty, Evidence, Finding, Key, Owner, Scene, Site, Verdict
 from .ownership import CURRENT, current
+from .probes import fdtable
+from .probes.base import BaseProbe
 from .runtimes import anyio_runner, loops, threads
 from .settle import Settle
 from .window import Garbage, Window, resolve
@@ -82,6 +84,7 @@ class Watch:
     _types: dict[str, type] = field(init=False, default_factory=dict)
     _wanted: frozenset[type] = field(init=False, default=frozenset())
     _modules: int = field(init=False, default=-1)
+    _fds: Any = field(init=False, default=None)
     _ended_wide: list[Owner] = field(init=False, default_factory=list)
     _reported: list[tuple[Finding, Survivor]] = field(init=False, default_factory=list)
     _adopted: dict[int, tuple[Any, Owner, str]] = field(init=False, default_factory=dict)
@@ -91,8 +94,6 @@ class Watch:
 
     def install(self) -> None:
         """Load the probes and enter all patches."""
-        from .probes import fdtable
-
         self.patch = Patcher(self._fault)
         self._pid = os.getpid()
         fdtable.TABLE.open()
@@ -111,8 +112,6 @@ class Watch:
         self.installed = True
 
     def _tickers(self) -> list[Any]:
-        from .probes.base import BaseProbe
-
         return [p.tick for p in self._probes if getattr(type(p), "tick", None) is not BaseProbe.tick]
 
     def _load(self, kind: str, into: list[Any]) -> None:
@@ -144,11 +143,13 @@ class Watch:
         """Undo every patch and let go of everything."""
         if not self.installed:
             return
-        from .probes import fdtable
-
         self.installed = False
         self.window.close()
         self.patch.undo()
+        for probe in (*self._probes, *self._loop_probes):
+            close = getattr(probe, "close", None)
+            if close is not None:
+                self._guard(probe, close, None)
         fdtable.TABLE.close()
         LEDGER.clear()
         self._holdings.clear()
@@ -184,11 +185,13 @@ class Watch:
         """Say that a test (or block) begins; its window opens."""
         if self._pid != os.getpid():
             return
-        ticks = self._read_ticks()
-        if ticks != self._last:
-            # Whatever happened between two tests is nobody's leak.
+        # Whatever happened between two tests is nobody's leak. Births noted there have no
+        # owner; descriptors are the one kind that may come without a birth.
+        fds = fdtable.TABLE.tick()
+        if fds != self._fds or self._last is None:
             self._account()
             self._last = self._read_ticks()
+            self._fds = fdtable.TABLE.tick()
         CURRENT.set(owner)
         self.window.open()
 
@@ -260,7 +263,8 @@ class Watch:
             return []
         owner.ended = True
         try:
-            findings = self._end(owner)
+            with _no_automatic_collection():
+                findings = self._end(owner)
         except Exception as exc:
             self._fault("watch", exc)
             findings = []
@@ -269,8 +273,6 @@ class Watch:
             self._covered.clear()
             self._ended_wide.clear()
             CURRENT.set(None)
-        if findings:
-            self._last = None
         return findings
 
     def _end(self, owner: Owner) -> list[Finding]:
@@ -304,6 +306,7 @@ class Watch:
         del objects, hits
         self._account()
         self._last = self._read_ticks()
+        self._fds = fdtable.TABLE.tick()
         return findings
 
     # -- looking -------------------------------------------------------------------------
@@ -367,11 +370,12 @@ class Watch:
             return
         owner = current()
         assert owner is not None
-        survivors = self._loop_survivors(loop, closing=True, test=owner)
-        if survivors:
-            survivors, slow = self._settle(survivors, loop)
-            self._early += slow
-            self._early += self._judge(survivors)
+        with _no_automatic_collection():
+            survivors = self._loop_survivors(loop, closing=True, test=owner)
+            if survivors:
+                survivors, slow = self._settle(survivors, loop)
+                self._early += slow
+                self._early += self._judge(survivors)
 
     def _loop_survivors(
         self, loop: Any, *, closing: bool, test: Owner, defer: bool = True
@@ -522,7 +526,8 @@ class Watch:
                 forget(s.key)
             if s.probe.scope == "loop":
                 self._known_loop.add(s.key)
-            self._reported.append((finding, s))
+            if forget is None or type(s.probe).forget is BaseProbe.forget:
+                self._reported.append((finding, s))
         return findings
 
     def _grade(self, s: Survivor) -> None:
@@ -699,7 +704,8 @@ class Watch:
         if obj is None:
             return ""
         try:
-            return holder_path(obj, budget=0.05) or ""
+            path = holder_path(obj, budget=0.05) or ""
+            return "" if path.startswith(_REGISTRIES) or "Function.funcargs" in path else path
         except Exception as exc:
             self.on_fault("holders", exc)
             return ""
@@ -723,6 +729,18 @@ class Watch:
         return [f for f, _ in self._reported]
 
 
+#: Holders that hold everything of their kind: naming them explains nothing.
+_REGISTRIES = (
+    "event loop",
+    "module _pytest",
+    "module pytest",
+    "module pluggy",
+    "module threading",
+    "module subprocess",
+    "module tightship",
+    "module asyncio",
+    "module concurrent",
+)
 _MOVING = {"thread", "native-thread", "process", "executor"}
 _EVENTS = {"exception", "coroutine", "task", "native-thread", "tempfile"}
 _TAILS = {"coroutine": "was never awaited in", "exception": "was never seen in"}
@@ -745,6 +763,19 @@ _GARBAGE = {
     "_UnixWritePipeTransport": "transport",
     "Loop": "loop",
 }
+
+
+class _no_automatic_collection:
+    """Keep the collector from taking survivors away while they are being looked at."""
+
+    def __enter__(self) -> None:
+        self._on = gc.isenabled()
+        if self._on:
+            gc.disable()
+
+    def __exit__(self, *exc: object) -> None:
+        if self._on:
+            gc.enable()
 
 
 def _ended(owner: Owner) -> bool:

@@ -70,14 +70,23 @@ class Window:
     def collect(self, birth_of: Any) -> list[Garbage]:
         """Collect what the window holds; return what died unclosed by the collector alone."""
         garbage: list[Garbage] = []
-        hook = sys.unraisablehook
-        with warnings.catch_warnings(record=True) as log:
-            warnings.simplefilter("always", ResourceWarning)
-            sys.unraisablehook = _quiet(hook)
-            try:
-                gc.collect()
-            finally:
-                sys.unraisablehook = hook
+        log: list[Any] = []
+        # What `warnings.catch_warnings(record=True)` does, without its price: it would make
+        # every module forget which warnings it showed already.
+        hook, filters = sys.unraisablehook, warnings.filters
+        show, show_impl = warnings.showwarning, warnings._showwarnmsg_impl  # type: ignore[attr-defined]
+        warnings.showwarning = warnings._showwarning_orig  # type: ignore[attr-defined]
+        warnings._showwarnmsg_impl = log.append  # type: ignore[attr-defined]
+        warnings.filters = [_ALWAYS, *filters]  # type: ignore[attr-defined]
+        sys.unraisablehook = _quiet
+        _quiet.hook = hook  # type: ignore[attr-defined]
+        try:
+            gc.collect()
+        finally:
+            sys.unraisablehook = hook
+            warnings.filters = filters  # type: ignore[attr-defined]
+            warnings._showwarnmsg_impl = show_impl  # type: ignore[attr-defined]
+            warnings.showwarning = show
         if log:
             others = []
             for message in log:
@@ -137,14 +146,13 @@ class Window:
                 gc.unfreeze()
 
 
-def _quiet(hook: Any) -> Any:
+_ALWAYS = ("always", None, ResourceWarning, None, 0)
+
+
+def _quiet(unraisable: Any) -> None:
     """Let warnings-turned-errors of our own collection pass unheard: they become findings."""
-
-    def unraisablehook(unraisable: Any) -> None:
-        if not isinstance(unraisable.exc_value, Warning):
-            hook(unraisable)
-
-    return unraisablehook
+    if not isinstance(unraisable.exc_value, Warning):
+        _quiet.hook(unraisable)  # type: ignore[attr-defined]
 
 
 def resolve(names: Iterable[str], cache: dict[str, type]) -> None:

@@ -462,30 +462,66 @@ def test_a_task_waiting_for_a_queued_job_is_not_isolated() -> None:
     assert run(main) is False
 
 
+async def ended(ref: weakref.ref[Any]) -> None:
+    """Wait until the task is done, and its connection closed."""
+    async with asyncio.timeout(30):
+        while (task := ref()) is not None and not task.done():
+            del task
+            await asyncio.sleep(0)
+    await turns()
+
+
 @pytest.mark.parametrize("runner", [asyncio.run, uvloop.run])
 def test_a_task_reading_from_an_open_stream_is_not_isolated(runner: Callable[[Any], Any]) -> None:
-    """The transport knows the reader by a weak reference, and the selector the transport."""
+    """Data may arrive."""
 
     async def read(sock: socket.socket) -> None:
-        reader, _ = await asyncio.open_connection(sock=sock)
-        await reader.read(1)
-
-    async def read_alone(sock: socket.socket) -> None:
-        # The writer is dropped: reader and task are held by weak references alone.
-        reader = (await asyncio.open_connection(sock=sock))[0]
+        reader, writer = await asyncio.open_connection(sock=sock)
         del sock
         await reader.read(1)
+        writer.close()
+        await writer.wait_closed()
 
-    async def main() -> tuple[bool, bool]:
+    async def main() -> bool:
         a, b = socket.socketpair()
-        c, d = socket.socketpair()
-        with b, d:
-            refs = start(read(a)), start(read_alone(c))
-            del a, c
-            await turns(5)
-            return ask(refs[0]), ask(refs[1])
+        ref = start(read(a))
+        del a
+        await turns(5)
+        answer = ask(ref)
+        b.close()
+        await ended(ref)
+        return answer
 
-    assert runner(main()) == (False, False)
+    assert runner(main()) is False
+
+
+@pytest.mark.parametrize("runner", [asyncio.run, uvloop.run])
+def test_a_task_known_to_its_stream_by_weak_references_is_not_isolated(
+    runner: Callable[[Any], Any],
+) -> None:
+    """A client's protocol refers to its reader weakly: the selector leads there all the same."""
+
+    async def read(sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(loop=loop)
+        transport, _ = await loop.create_connection(
+            lambda: asyncio.StreamReaderProtocol(reader), sock=sock
+        )
+        del sock, _
+        await reader.read(1)
+        transport.close()
+
+    async def main() -> bool:
+        a, b = socket.socketpair()
+        ref = start(read(a))
+        del a
+        await turns(5)
+        answer = ask(ref)
+        b.close()
+        await ended(ref)
+        return answer
+
+    assert runner(main()) is False
 
 
 @pytest.mark.parametrize("runner", [asyncio.run, uvloop.run])
@@ -504,18 +540,22 @@ def test_a_task_fed_by_a_protocol_is_not_isolated(runner: Callable[[Any], Any]) 
 
     async def consume(sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        _, feed = await loop.create_connection(Feed, sock=sock)
+        transport, feed = await loop.create_connection(Feed, sock=sock)
         queue = feed.queue
-        del sock, feed, _
+        del sock, feed
         await queue.get()
+        transport.close()
 
     async def main() -> bool:
         a, b = socket.socketpair()
-        with b:
-            ref = start(consume(a))
-            del a
-            await turns(5)
-            return ask(ref)
+        ref = start(consume(a))
+        del a
+        await turns(5)
+        answer = ask(ref)
+        b.send(b"x")
+        await ended(ref)
+        b.close()
+        return answer
 
     assert runner(main()) is False
 

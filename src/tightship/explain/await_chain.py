@@ -275,6 +275,8 @@ def _wait_for_task(frame: FrameType) -> object:
 
 
 def _asked(task: object) -> str:
+    if not is_task(task):
+        return ""
     try:
         number = task.cancelling()  # type: ignore[attr-defined]
     except Exception:

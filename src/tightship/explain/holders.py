@@ -26,7 +26,7 @@ from types import (
 from typing import Any
 
 from ..origin import layer, shorten
-from .frames import OWN, executing, local_values, readable
+from .frames import OWN, executing, local_values, readable, referrers
 from .isolation import closure, module_name, proven, sealed
 from .waits import done, get, is_task, task_name
 
@@ -133,7 +133,7 @@ def _search(obj: object, skip: set[int], deadline: float) -> str | None:
         fresh: list[object] = []
         skip |= {id(level), id(fresh)}
         wanted = {id(o) for o in level}
-        for holder in gc.get_referrers(*level):
+        for holder in referrers(level):
             key = id(holder)
             if key in objects or key in skip:
                 continue

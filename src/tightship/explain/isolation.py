@@ -26,7 +26,7 @@ from types import (
 )
 from typing import Any
 
-from .frames import executing
+from .frames import executing, referrers
 from .waits import is_task
 
 __all__ = ["closure", "module_name", "proven", "sealed"]
@@ -101,9 +101,7 @@ def closure(obj: object, limit: int) -> dict[int, object] | None:
         ours = {id(found), id(level), id(frames)}
         fresh = list({id(f): f for f in frames}.values())
         ours.add(id(fresh))
-        fresh.extend(
-            r for r in gc.get_referrers(*level) if id(r) not in found and id(r) not in ours
-        )
+        fresh.extend(r for r in referrers(level) if id(r) not in found and id(r) not in ours)
         fresh = list({id(f): f for f in fresh if id(f) not in ours}.values())
     return found
 
@@ -236,10 +234,11 @@ def _lone_dict(member: object) -> bool:
     kind = type(member)
     if not kind.__flags__ & _MANAGED_DICT:
         return True
-    for cls in kind.__mro__:
-        entry = cls.__dict__.get("__dict__")
-        if entry is not None and not isinstance(entry, GetSetDescriptorType):
-            return False
+    entries = [cls.__dict__["__dict__"] for cls in kind.__mro__ if "__dict__" in cls.__dict__]
+    if not entries:  # a C type that lets nobody at it: asyncio's own Task and Future
+        return True
+    if not all(isinstance(entry, GetSetDescriptorType) for entry in entries):
+        return False
     return _dict_count(member) <= _dict_count(_Lone())
 
 

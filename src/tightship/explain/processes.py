@@ -89,6 +89,8 @@ _SECRET = (
 _PAIR = re.compile(
     rf"({_SECRET}[\"']?\s*[=:]\s*)((?:bearer|basic)\s+\S+|\"[^\"]*\"|'[^']*'|[^\s,;&\"']+)", re.I
 )
+#: The same as a whole argument: its value may contain spaces.
+_WHOLE = re.compile(rf"((?:--?)?{_SECRET}=).+", re.I | re.S)
 _FLAG = re.compile(rf"--?{_SECRET}", re.I)
 _URL = re.compile(r"(\w[\w+.-]*://)[^/\s@\"']*(?:[^/\s\"']*)@")
 _BEARER = re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]{8,}", re.I)
@@ -105,7 +107,8 @@ def redact(words: Sequence[str], limit: int = 200) -> str:
         elif before in ("-u", "--user") and _USER.fullmatch(word):
             text = _USER.sub(r"\1:***", word)
         else:
-            text = _URL.sub(r"\1***@", word)
+            text = _WHOLE.sub(r"\1***", word) if _WHOLE.fullmatch(word) else word
+            text = _URL.sub(r"\1***@", text)
             text = _PAIR.sub(r"\1***", text)
             text = _BEARER.sub(r"\1 ***", text)
         shown.append(" ".join(text.split()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import warnings
+import weakref
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -35,6 +36,7 @@ class CoroutineProbe(BaseProbe):
     def __init__(self) -> None:
         self._dropped: dict[Key, _Dropped] = {}
         self._numbers = itertools.count()
+        self._told: list[weakref.ref[Any]] = []
 
     def install(self, patch: Any) -> None:
         """Hear of each death before the warning machinery does."""
@@ -49,13 +51,24 @@ class CoroutineProbe(BaseProbe):
                     self._note(coro)
                 except Exception as exc:
                     patch.fault(exc)
-            original(coro)
+            # The warning as it would be without us: the same text, from the same line. The
+            # original would add the line of birth that only our tracking made known, and a
+            # call from here would make this the line that warns.
+            warnings.warn(
+                f"coroutine '{coro.__qualname__}' was never awaited",
+                category=RuntimeWarning,
+                stacklevel=2,
+                source=coro,
+            )
 
         patch.set(warnings, "_warn_unawaited_coroutine", _warn_unawaited_coroutine)
 
     def _note(self, coro: Any) -> None:
         owner = current()
         name = coro.__qualname__
+        # A recorded warning keeps the coroutine alive as its source: it was told of already.
+        self._told = [r for r in self._told if r() is not None]
+        self._told.append(weakref.ref(coro))
         if owner is None or _ignored(f"coroutine '{name}' was never awaited"):
             return
         self._dropped["dropped", next(self._numbers)] = _Dropped(name, _made(coro), owner)
@@ -74,7 +87,7 @@ class CoroutineProbe(BaseProbe):
         found: dict[Key, Any] = dict(self._dropped)
         for objects in scene.objects.values():
             for obj in objects:
-                if self.opened(obj):
+                if self.opened(obj) and not any(r() is obj for r in self._told):
                     found[("object", id(obj))] = weak(obj)
         return found
 

@@ -8,6 +8,7 @@ is (Linux 6.2 and later); elsewhere the directory is listed.
 from __future__ import annotations
 
 import os
+import posix
 import stat
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -21,6 +22,9 @@ __all__ = ["OWN", "FdHandle", "FdKindProbe", "FdTable", "TABLE"]
 
 #: Descriptors that Tightship itself keeps open: never shown, never counted as a leak.
 OWN: set[int] = set()
+
+# The originals: what Tightship does itself is no birth, whatever `os` holds by then.
+_close, _dup, _fstat, _open = posix.close, posix.dup, posix.fstat, posix.open
 
 #: Where our own descriptors are moved, so that the lowest free number stays a test's own.
 _HIGH = 200
@@ -40,7 +44,7 @@ class FdTable:
         self._pid = os.getpid()
         for path in ("/proc/self/fd", "/dev/fd"):
             try:
-                low = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                low = _open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except OSError:
                 continue
             self._dir = keep(low)
@@ -64,12 +68,12 @@ class FdTable:
     def tick(self) -> Hashable:
         """Return (number of open descriptors, lowest free number): about 1.7 us."""
         try:
-            st = os.fstat(self._dir)
-            if st.st_dev != self._identity[0] or st.st_ino != self._identity[1]:
+            st = _fstat(self._dir)
+            if st.st_ino != self._identity[1] or st.st_dev != self._identity[0]:
                 raise OSError
             count = st.st_size if self._exact else len(self.numbers())
-            free = os.dup(self._dir)
-            os.close(free)
+            free = _dup(self._dir)
+            _close(free)
         except OSError:
             # Somebody closed all descriptors, ours among them (os.closerange).
             OWN.discard(self._dir)

@@ -41,7 +41,10 @@ class LostTaskProbe(BaseProbe):
         owner = of_context(_context(task)) or current()
         if owner is None:
             return
-        lost = _Lost(_name(task), await_chain.format_waiting(task), _made(task), owner)
+        # The collector may have closed the coroutine before the task: then it says nothing.
+        frame = getattr(task.get_coro(), "cr_frame", None)
+        waiting = await_chain.format_waiting(task) if frame is not None else ""
+        lost = _Lost(_name(task), waiting, _made(task), owner)
         self._lost["lost", next(self._numbers)] = lost
 
     def tick(self) -> Hashable:
@@ -76,7 +79,8 @@ class LostTaskProbe(BaseProbe):
         """Say what it waited for."""
         name = handle.name.rpartition(".<locals>.")[2]
         evidence = Evidence(f"task {name!r}", made=handle.made)
-        evidence.facts.append(("waiting", handle.waiting))
+        if handle.waiting:
+            evidence.facts.append(("waiting", handle.waiting))
         evidence.facts.append(("state", "destroyed by the garbage collector while it was pending"))
         return evidence
 

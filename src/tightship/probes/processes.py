@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posix
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -93,7 +94,7 @@ class ProcessProbe(BaseProbe):
     def label(self, handle: _Child) -> str:
         """Return the program's name."""
         info = processes.describe(handle.pid)
-        return "?" if info is None else info.name
+        return "?" if info is None else _program(info.command)
 
     def covers(self, handle: _Child) -> Iterable[Key]:
         """A process takes its object and its pipes along."""
@@ -126,7 +127,7 @@ class ProcessProbe(BaseProbe):
         if info is None:
             return Evidence(f"process {handle.pid}")
         what = "zombie process" if info.state == "zombie" else "process"
-        evidence = Evidence(f"{what} {info.name!r}")
+        evidence = Evidence(f"{what} {_program(info.command)!r}")
         evidence.facts.append(("state", f"{info.state}, pid {handle.pid}"))
         if info.command:
             evidence.facts.append(("command", info.command))
@@ -139,6 +140,22 @@ class ProcessProbe(BaseProbe):
         elif obj is None and self.birth(handle) is None:
             evidence.fix = "end it and wait for it where it was started"
         return evidence
+
+
+def _program(command: str) -> str:
+    """Return a command line's program: ``python -m http.server`` is http.server."""
+    words = command.split()
+    if not words:
+        return "?"
+    if "-m" in words[1:4]:
+        after = words[words.index("-m") + 1 :]
+        if after:
+            return after[0]
+    if "multiprocessing" in command and "tracker" in command:
+        return "multiprocessing.resource_tracker"
+    if "multiprocessing" in command and "forkserver" in command:
+        return "multiprocessing.forkserver"
+    return os.path.basename(words[0].strip("[]"))
 
 
 def _pid(obj: Any) -> int:
@@ -158,7 +175,7 @@ def _pids() -> list[int]:
         return _portable()
     for tid in tids:
         try:
-            fd = os.open(f"/proc/self/task/{tid}/children", os.O_RDONLY)
+            fd = posix.open(f"/proc/self/task/{tid}/children", os.O_RDONLY)
         except OSError:
             continue
         try:
@@ -166,7 +183,7 @@ def _pids() -> list[int]:
         except OSError:
             pass
         finally:
-            os.close(fd)
+            posix.close(fd)
     return sorted(found)
 
 

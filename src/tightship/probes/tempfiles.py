@@ -29,16 +29,16 @@ class TempfileProbe(BaseProbe):
     def install(self, patch: Any) -> None:
         """Note paths where all of tempfile's functions get theirs."""
 
-        def note(path: object) -> None:
+        def note(path: object, skip: int = 2) -> None:
             if isinstance(path, bytes):
                 path = os.fsdecode(path)
             if isinstance(path, str):
-                self._paths[os.path.abspath(path)] = Birth(current(), capture(4))
+                self._paths[os.path.abspath(path)] = Birth(current(), capture(skip))
 
         def born_file(result: Any) -> None:
-            note(result[1])
+            note(result[1], skip=3)
             # The descriptor and the path have one line of birth.
-            LEDGER.note_fd(result[0], skip=3)
+            LEDGER.note_fd(result[0], skip=2)
 
         def on_import(module: Any) -> None:
             patch.after_builtin(module, "_mkstemp_inner", born_file)

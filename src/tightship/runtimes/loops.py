@@ -57,9 +57,10 @@ class Loops:
             self._refs[key] = weakref.ref(loop, lambda _, k=key: self._refs.pop(k, None))
 
         def on_asyncio(_: Any) -> None:
-            from asyncio import base_events, runners
+            from asyncio import base_events, runners, selector_events
 
             patch.after_method(base_events.BaseEventLoop, "__init__", born)
+            _mute(patch, selector_events.BaseSelectorEventLoop, "_make_self_pipe")
             cancel_all = runners._cancel_all_tasks  # type: ignore[attr-defined]
 
             @functools.wraps(cancel_all)
@@ -70,8 +71,6 @@ class Loops:
 
             patch.set(runners, "_cancel_all_tasks", _cancel_all_tasks)
             # Concrete loops override close(): wrap the outermost one of each.
-            from asyncio import selector_events
-
             patch.before_method(selector_events.BaseSelectorEventLoop, "close", look)
             if sys.platform != "win32":
                 from asyncio import unix_events
@@ -93,6 +92,23 @@ class Loops:
             loop = ref()
             if loop is not None and not loop.is_closed():
                 yield loop
+
+
+def _mute(patch: Patcher, cls: Any, name: str) -> None:
+    """Keep births inside a method out of the ledger: a loop's own pipe is the loop's."""
+    original = getattr(cls, name, None)
+    if original is None:
+        return
+
+    @functools.wraps(original)
+    def method(self: Any) -> Any:
+        LEDGER.muted = True
+        try:
+            return original(self)
+        finally:
+            LEDGER.muted = False
+
+    patch.set(cls, name, method)
 
 
 def _looked(loop: Any) -> bool:
