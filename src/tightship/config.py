@@ -309,11 +309,12 @@ def _toml(path: Path, word: str = "") -> dict[str, Any] | None:
         raise ConfigError(f"{path.name}: is not valid TOML: {exc}") from exc
 
 
-class _Places(NamedTuple):
+class _Places:
     """Names places in one TOML file."""
 
-    file: str
-    prefix: str
+    def __init__(self, file: str, prefix: str) -> None:
+        self.file = file
+        self.prefix = prefix
 
     def key(self, key: str, *tables: str) -> str:
         table = ".".join(filter(None, (self.prefix, *tables)))

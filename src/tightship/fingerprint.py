@@ -19,7 +19,7 @@ LENGTH = 12
 
 _TEMP = re.compile(
     r"(?:[A-Za-z]:)?[^\s'\"]*?"
-    r"(?:(?<![\w.])/tmp|/var/folders|/T|/Temp|/pytest-of-[^/\s'\"]+)"
+    r"(?:(?<![\w.])/tmp|/private/tmp|/var/tmp|/var/folders|/Local/Temp|/pytest-of-[^/\s'\"]+)"
     r"(?:/[^/\s'\"]+)*(?=/)"
 )
 #: What `tempfile` makes up: eight characters, of which digits may be erased already.

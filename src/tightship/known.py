@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 
 from .model import Finding
 
-__all__ = ["KNOWN", "Known", "match"]
+__all__ = ["KNOWN", "Known", "match", "matches"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,9 +274,12 @@ def matches(
     """Yield all entries that cover this finding; arguments as for `match`."""
     loaded = sys.modules if modules is None else modules
     for entry in known:
-        if entry.kind == finding.kind and fnmatchcase(finding.label, entry.label):
-            if _holds(entry, finding, loaded):
-                yield entry
+        if (
+            entry.kind == finding.kind
+            and fnmatchcase(finding.label, entry.label)
+            and _holds(entry, finding, loaded)
+        ):
+            yield entry
 
 
 def _holds(entry: Known, finding: Finding, modules: Container[str]) -> bool:

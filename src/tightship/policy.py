@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from .config import AllowRule, Config, MarkerPolicy, Threshold
-from .fingerprint import erase_digits
-from .known import KNOWN, Known, matches
 from .model import Certainty, Finding, Verdict
+
+if TYPE_CHECKING:
+    from .known import Known
 
 __all__ = ["Policy", "group"]
 
@@ -25,12 +27,13 @@ class Policy:
 
     Args:
         config: the settings of the run.
-        known: known library behaviour; ignored if the settings switch it off.
+        known: known library behaviour, the built-in list if not given; ignored if the
+            settings switch it off.
     """
 
-    def __init__(self, config: Config, known: Sequence[Known] = KNOWN) -> None:
+    def __init__(self, config: Config, known: Sequence[Known] | None = None) -> None:
         self.config = config
-        self._known: Sequence[Known] = known if config.known else ()
+        self._known: Sequence[Known] | None = known if config.known else ()
         self._known_used: dict[Known, int] = {}
         self._rules: dict[str, AllowRule] = {}
         self._used: dict[str, int] = {}
@@ -103,13 +106,21 @@ class Policy:
             self._used[rule.key] += taken
             reason = f"allowed{_at(rule)}: {rule.reason}"
             return finding.with_(verdict=Verdict.ALLOWED, count=taken, reason=reason), refused
-        for entry in matches(finding, self._known):
+        for entry in self._matches(finding):
             used = self._known_used.get(entry, 0) + finding.count
             if entry.count is None or used <= entry.count:
                 self._known_used[entry] = used
                 reason = f"known: {entry.reason}"
                 return finding.with_(verdict=Verdict.ALLOWED, reason=reason), ""
         return None, refused
+
+    def _matches(self, finding: Finding) -> Iterable[Known]:
+        # Loaded with the first finding: most runs have none.
+        from .known import KNOWN, matches
+
+        if self._known is None:
+            self._known = KNOWN
+        return matches(finding, self._known)
 
     def enabled(self, markers: Sequence[MarkerPolicy] = ()) -> bool:
         """Tell whether a test is looked at: the closest marker that says so, else the settings."""
@@ -200,6 +211,8 @@ def group(findings: Iterable[Finding]) -> list[Finding]:
     Equal are those of the same kind, label, owner, line of birth, certainty and verdict, whose
     subjects differ in digits at most. The time of slow closers is the longest.
     """
+    from .fingerprint import erase_digits
+
     merged: dict[tuple[object, ...], Finding] = {}
     for f in findings:
         key = (

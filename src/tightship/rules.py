@@ -223,9 +223,9 @@ def _until(value: object, where: str) -> date:
 
 def _tests(value: object, where: str) -> tuple[str, ...]:
     patterns = [value] if isinstance(value, str) else value
-    if isinstance(patterns, (list, tuple)) and patterns:
-        if all(isinstance(p, str) and p.strip() for p in patterns):
-            return tuple(patterns)
+    listed = tuple(patterns) if isinstance(patterns, (list, tuple)) else ()
+    if listed and all(isinstance(p, str) and p.strip() for p in listed):
+        return listed
     raise wrong(where, "a node id pattern or a list of them", value)
 
 

@@ -230,7 +230,7 @@ def test_a_selector_is_kind_and_label(text, parts):
 @pytest.mark.parametrize("text", ["soket:x", "task:", "", 3, None])
 def test_a_selector_that_names_nothing_is_refused(text):
     """With the place it came from."""
-    with pytest.raises(ConfigError, match="^here: "):
+    with pytest.raises(ConfigError, match=r"^here: "):
         parse_selector(text, KINDS, "here")
 
 
@@ -238,16 +238,37 @@ def test_a_selector_that_names_nothing_is_refused(text):
 
 ALLOW = "[[tool.tightship.allow]]\n"
 WRONG = {
-    "key": (HEAD + "gracee = 1", "tool.tightship] gracee: unknown option 'gracee'; did you mean 'grace'"),
-    "level": (HEAD + 'threshold = "stong"', "] threshold: unknown threshold 'stong'; did you mean 'strong'"),
-    "level type": (HEAD + "threshold = 3", "expected one of off, proven, strong, possible, got 3 (int)"),
-    "kind": ('[tool.tightship.thresholds]\nsoket = "off"', "unknown kind 'soket'; did you mean 'socket'"),
-    "kind's level": ('[tool.tightship.thresholds]\nsocket = "of"', "thresholds] socket: unknown threshold 'of'"),
+    "key": (
+        HEAD + "gracee = 1",
+        "tool.tightship] gracee: unknown option 'gracee'; did you mean 'grace'",
+    ),
+    "level": (
+        HEAD + 'threshold = "stong"',
+        "] threshold: unknown threshold 'stong'; did you mean 'strong'",
+    ),
+    "level type": (
+        HEAD + "threshold = 3",
+        "expected one of off, proven, strong, possible, got 3 (int)",
+    ),
+    "kind": (
+        '[tool.tightship.thresholds]\nsoket = "off"',
+        "unknown kind 'soket'; did you mean 'socket'",
+    ),
+    "kind's level": (
+        '[tool.tightship.thresholds]\nsocket = "of"',
+        "thresholds] socket: unknown threshold 'of'",
+    ),
     "kinds' type": (HEAD + 'thresholds = "off"', "expected a table of kind to threshold"),
-    "bool for number": (HEAD + "grace = true", "grace: expected a number of seconds, 0 or more, got True (bool)"),
+    "bool for number": (
+        HEAD + "grace = true",
+        "grace: expected a number of seconds, 0 or more, got True (bool)",
+    ),
     "negative": (HEAD + "grace = -1", "0 or more, got -1"),
     "endless": (HEAD + "grace = inf", "0 or more, got inf"),
-    "bool for count": (HEAD + "max_findings = true", "expected a whole number, 1 or more, got True"),
+    "bool for count": (
+        HEAD + "max_findings = true",
+        "expected a whole number, 1 or more, got True",
+    ),
     "zero": (HEAD + "max_findings = 0", "1 or more, got 0"),
     "float for count": (HEAD + "max_findings = 1.5", "got 1.5 (float)"),
     "int for bool": (HEAD + "known = 1", "known: expected true or false, got 1 (int)"),
@@ -257,18 +278,36 @@ WRONG = {
     "section": ("tool.tightship = 3", "[tool.tightship]: expected a table, got 3"),
     "one table": ('[tool.tightship.allow]\nwhat = "task"', "each under [[tool.tightship.allow]]"),
     "list of text": (HEAD + 'allow = ["task"]', "#1: expected a table with what and reason"),
-    "rule's key": (ALLOW + 'what="task"\nreson="x"', "#1: unknown key 'reson'; did you mean 'reason'"),
+    "rule's key": (
+        ALLOW + 'what="task"\nreson="x"',
+        "#1: unknown key 'reson'; did you mean 'reason'",
+    ),
     "no what": (ALLOW + 'reason = "x"', "#1: does not say what it allows"),
     "no reason": (ALLOW + 'what = "task:x"', "#1: 'task:x' is allowed without a reason"),
     "empty reason": (ALLOW + 'what = "task:x"\nreason = " "', "#1 reason: expected a sentence"),
-    "rule's kind": (ALLOW + 'what = "tsk:x"\nreason = "x"', "unknown kind 'tsk'; did you mean 'task'"),
-    "date": (ALLOW + 'what="task"\nreason="x"\nuntil="soon"', "#1 until: expected a date as YYYY-MM-DD"),
-    "time": (ALLOW + 'what="task"\nreason="x"\nuntil=2027-01-01T00:00:00', "#1 until: expected a date"),
+    "rule's kind": (
+        ALLOW + 'what = "tsk:x"\nreason = "x"',
+        "unknown kind 'tsk'; did you mean 'task'",
+    ),
+    "date": (
+        ALLOW + 'what="task"\nreason="x"\nuntil="soon"',
+        "#1 until: expected a date as YYYY-MM-DD",
+    ),
+    "time": (
+        ALLOW + 'what="task"\nreason="x"\nuntil=2027-01-01T00:00:00',
+        "#1 until: expected a date",
+    ),
     "tests": (ALLOW + 'what="task"\nreason="x"\ntests=[]', "#1 tests: expected a node id pattern"),
-    "bool count": (ALLOW + 'what="task"\nreason="x"\ncount=true', "#1 count: expected a whole number"),
-    "second rule": (ALLOW + 'what="task"\nreason="x"\n' + ALLOW + 'what="x"', "#2: unknown kind 'x'"),
+    "bool count": (
+        ALLOW + 'what="task"\nreason="x"\ncount=true',
+        "#1 count: expected a whole number",
+    ),
+    "second rule": (
+        ALLOW + 'what="task"\nreason="x"\n' + ALLOW + 'what="x"',
+        "#2: unknown kind 'x'",
+    ),
     "syntax": (HEAD + "grace = ", "pyproject.toml: is not valid TOML: "),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -284,7 +323,10 @@ def test_a_wrong_value_in_a_file_is_named_with_its_place(tmp_path, name):
 @pytest.mark.parametrize(
     ("env", "message"),
     [
-        ({"TIGHTSHIP_GRAC": "1"}, "unknown variable 'TIGHTSHIP_GRAC'; did you mean 'TIGHTSHIP_GRACE'"),
+        (
+            {"TIGHTSHIP_GRAC": "1"},
+            "unknown variable 'TIGHTSHIP_GRAC'; did you mean 'TIGHTSHIP_GRACE'",
+        ),
         ({"TIGHTSHIP": "onn"}, "environment TIGHTSHIP: unknown switch 'onn'; did you mean 'on'"),
         ({"TIGHTSHIP_GRACE": "soon"}, "environment TIGHTSHIP_GRACE: expected a number"),
         ({"TIGHTSHIP_GRACE": "nan"}, "environment TIGHTSHIP_GRACE: expected a number"),
@@ -294,7 +336,7 @@ def test_a_wrong_value_in_a_file_is_named_with_its_place(tmp_path, name):
         ({"TIGHTSHIP_THRESHOLD": "off,strong"}, "gives two thresholds for all kinds"),
         ({"TIGHTSHIP_THRESHOLD": "task=off,task=strong"}, "names 'task' twice"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_variable_is_named_with_its_place(tmp_path, env, message):
     """Other variables are nobody's business."""
     with pytest.raises(ConfigError) as caught:
@@ -325,7 +367,7 @@ def test_a_wrong_word_on_the_command_line_is_named_with_its_place(tmp_path, cli,
 
 def test_settings_in_both_files_are_refused(tmp_path):
     """Neither is silently ignored."""
-    with pytest.raises(ConfigError, match=r"both tightship.toml and pyproject.toml"):
+    with pytest.raises(ConfigError, match=r"both tightship\.toml and pyproject\.toml"):
         read(tmp_path, HEAD, own="")
 
 
@@ -407,7 +449,11 @@ def test_a_marker_sets_enabled_and_grace():
         ((), {"allow": "tsk", "reason": "x"}, "unknown kind 'tsk'; did you mean 'task'"),
         ((), {"allow": 3, "reason": "x"}, "expected 'kind:label', got 3"),
         ((), {"reason": "x"}, "reason without allow says nothing"),
-        ((), {"reason": "x", "until": "2027-01-01", "count": 1}, "reason and until and count without"),
+        (
+            (),
+            {"reason": "x", "until": "2027-01-01", "count": 1},
+            "reason and until and count without",
+        ),
         ((), {"allow": "task", "reason": "x", "until": "soon"}, "until: expected a date"),
         ((), {"allow": "task", "reason": "x", "count": True}, "count: expected a whole number"),
         ((), {"allow": "task", "reason": "x", "tests": "*"}, "unknown keyword 'tests'"),
@@ -417,7 +463,7 @@ def test_a_marker_sets_enabled_and_grace():
         ((), {"enabled": 1}, "enabled: expected true or false"),
         ((), {"grace": True}, "grace: expected a number of seconds"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_marker_is_named_with_its_test(args, kwargs, message):
     """One wrong marker is one clear error."""
     with pytest.raises(ConfigError) as caught:

@@ -377,3 +377,13 @@ def test_equal_findings_become_one_with_their_counts_added():
 def test_findings_that_differ_stay_apart(change):
     """Each of these tells two findings apart."""
     assert len(group([make(), make().with_(**change)])) == 2
+
+
+def test_the_built_in_list_is_used_unless_another_is_given():
+    """A real entry of it, through the policy; its twin without the list."""
+    finding = make("native-thread", "tokio-runtime-w")
+    given = {"nodeid": NODE, "markers": [], "own_failure": False}
+    [found] = Policy(Config()).judge([finding], **given)
+    assert found.verdict is Verdict.ALLOWED
+    [found] = Policy(Config(known=False)).judge([finding], **given)
+    assert found.verdict is Verdict.FAIL
