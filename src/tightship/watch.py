@@ -665,12 +665,11 @@ class Watch:
         probe, handle = s.probe, s.handle
         evidence = self._guard(probe, lambda: probe.explain(handle), Evidence(probe.kind))
         label = self._guard(probe, lambda: probe.label(handle), "?")
-        made: Site | None = evidence.made
-        if made is None:
-            raw = self._guard(probe, lambda: probe.made(handle), None)
-            made = origin.project_site(raw)
+        raw = self._guard(probe, lambda: probe.made(handle), None)
+        made: Site | None = evidence.made or origin.project_site(raw)
         s.subject = evidence.subject
         facts = list(evidence.facts)
+        stack = [f"{x.file}:{x.line}" for x in origin.stack_sites(raw or (), trim=False)]
         if probe.kind not in _EVENTS:
             held = self._held(s)
             if held:
@@ -690,6 +689,7 @@ class Watch:
                 fix=evidence.fix or remedy(probe.kind),
                 reason=s.reason,
                 tail=_TAILS.get(probe.kind, "outlived"),
+                extra={"stack": stack} if stack else {},
             )
         )
 

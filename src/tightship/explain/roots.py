@@ -5,7 +5,6 @@ This decides certainty, so it is structured; `holders` puts the same chain into 
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
 import types
@@ -13,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from ..model import Owner
+from . import frames
 
 __all__ = ["Root", "root_of"]
 
@@ -82,7 +82,7 @@ def root_of(
         for _ in range(levels):
             if not level or clock() > deadline:
                 break
-            referrers = gc.get_referrers(*level)
+            referrers = frames.referrers(level)
             skip |= {id(referrers), id(level)}
             above: list[Any] = []
             skip.add(id(above))
