@@ -41,7 +41,7 @@ class Ledger:
         self._objects: dict[int, tuple[weakref.ref[Any] | type, Birth]] = {}
         self._fds: dict[int, tuple[tuple[int, int], Birth]] = {}
         self._pids: dict[int, Birth] = {}
-        self._graveyard: OrderedDict[int, Birth] = OrderedDict()
+        self._graveyard: OrderedDict[int, tuple[str, Birth]] = OrderedDict()
 
     def note(self, obj: object, skip: int = 1) -> None:
         """Note that ``obj`` was just made by the caller's caller (``skip`` frames up)."""
@@ -53,19 +53,19 @@ class Ledger:
         self.count += 1
         key = id(obj)
         try:
-            ref: weakref.ref[Any] | type = weakref.ref(obj, self._buried(key))
+            ref: weakref.ref[Any] | type = weakref.ref(obj, self._buried(key, type(obj).__name__))
         except TypeError:
             ref = type(obj)
         self._objects[key] = (ref, birth)
 
-    def _buried(self, key: int) -> Any:
+    def _buried(self, key: int, kind: str) -> Any:
         objects, graveyard = self._objects, self._graveyard
 
         def bury(ref: weakref.ref[Any]) -> None:
             entry = objects.get(key)
             if entry is not None and entry[0] is ref:
                 del objects[key]
-                graveyard[key] = entry[1]
+                graveyard[key] = (kind, entry[1])
                 if len(graveyard) > _GRAVEYARD:
                     graveyard.popitem(last=False)
 
@@ -82,7 +82,16 @@ class Ledger:
 
     def of_dying(self, obj: object) -> Birth | None:
         """Return the birth of an object whose finalizer is running (its weakrefs are gone)."""
-        return self.of(obj) or self._graveyard.get(id(obj))
+        birth = self.of(obj)
+        if birth is None:
+            # An address is used again at once, but hardly for the same type while it is dying.
+            kind, buried = self._graveyard.get(id(obj), ("", None))
+            birth = buried if kind == type(obj).__name__ else None
+        if birth is None:
+            # A transport was born with its socket.
+            part = getattr(obj, "_sock", None)
+            birth = self.of(part) if part is not None else None
+        return birth
 
     def note_fd(self, fd: int, skip: int = 1) -> None:
         """Note that file descriptor ``fd`` was just made without an object around it."""

@@ -24,6 +24,7 @@ from .model import Certainty, Evidence, Finding, Key, Owner, Scene, Site, Verdic
 from .ownership import CURRENT, current
 from .probes import fdtable
 from .probes.base import BaseProbe
+from .probes.unclosed import UNCLOSED, without_address
 from .runtimes import anyio_runner, loops, threads
 from .settle import Settle
 from .window import Garbage, Window, resolve
@@ -375,7 +376,7 @@ class Watch:
             if survivors:
                 survivors, slow = self._settle(survivors, loop)
                 self._early += slow
-                self._early += self._judge(survivors)
+                self._early += self._judge(survivors, closing=True)
 
     def _loop_survivors(
         self, loop: Any, *, closing: bool, test: Owner, defer: bool = True
@@ -508,12 +509,13 @@ class Watch:
 
     # -- judging -------------------------------------------------------------------------
 
-    def _judge(self, survivors: list[Survivor]) -> list[Finding]:
+    def _judge(self, survivors: list[Survivor], *, closing: bool = False) -> list[Finding]:
         if not survivors:
             return []
         for s in survivors:
             self._grade(s)
-        if any(self._needs_root(s) for s in survivors):
+        # Whoever holds something of a loop that closes, holds something that is dead.
+        if not closing and any(self._needs_root(s) for s in survivors):
             survivors = self._grade_by_holder(survivors)
         chosen, parts = self._fold(survivors)
         findings = []
@@ -629,17 +631,19 @@ class Watch:
     def _from_garbage(self, garbage: list[Garbage], test: Owner) -> list[Finding]:
         findings = []
         for g in garbage:
+            if any(u.told(g.text) for u in UNCLOSED):
+                continue
             birth = g.birth
             owner = birth.owner if birth is not None and birth.owner is not None else test
             made = origin.project_site(birth.made) if birth is not None else None
             kind = _GARBAGE.get(g.type_name, "unclosed")
-            text = g.text.removeprefix("unclosed ").strip()
+            text = without_address(g.text)
             findings.append(
                 self._finish(
                     Finding(
                         kind=kind,
                         label=g.type_name or "object",
-                        subject=f"{kind} {_shortened(text)}" if kind != "unclosed" else _shortened(text),
+                        subject=_shortened(text) if kind == "unclosed" else f"{kind} {_shortened(text)}",
                         owner=str(owner),
                         owner_kind=owner.kind,
                         owner_scope=owner.scope,
@@ -705,7 +709,7 @@ class Watch:
             return ""
         try:
             path = holder_path(obj, budget=0.05) or ""
-            return "" if path.startswith(_REGISTRIES) or "Function.funcargs" in path else path
+            return "" if path.startswith(_REGISTRIES) or ".funcargs" in path else path
         except Exception as exc:
             self.on_fault("holders", exc)
             return ""
@@ -742,8 +746,8 @@ _REGISTRIES = (
     "module concurrent",
 )
 _MOVING = {"thread", "native-thread", "process", "executor"}
-_EVENTS = {"exception", "coroutine", "task", "native-thread", "tempfile"}
-_TAILS = {"coroutine": "was never awaited in", "exception": "was never seen in"}
+_EVENTS = {"exception", "coroutine", "task", "native-thread", "tempfile", "unclosed"}
+_TAILS = {"coroutine": "was never awaited in", "exception": "was never seen in", "unclosed": "was left open by"}
 _GARBAGE = {
     "socket": "socket",
     "SSLSocket": "socket",

@@ -22,6 +22,7 @@ LOOP: dict[str, str] = {
 PROCESS: dict[str, str] = {
     "lost-task": "tightship.probes.lost_tasks:LostTaskProbe",
     "coroutine": "tightship.probes.coroutines:CoroutineProbe",
+    "unclosed": "tightship.probes.unclosed:UnclosedProbe",
     "exception": "tightship.probes.exceptions:ExceptionProbe",
     "loop": "tightship.probes.loops:LoopProbe",
     "executor": "tightship.probes.executors:ExecutorProbe",
@@ -38,9 +39,8 @@ PROCESS: dict[str, str] = {
     "fd": "tightship.probes.fds:FdProbe",
 }
 
-#: Every kind there is. A lost task is a task to its author; ``unclosed`` is what other
-#: libraries' objects say of themselves when they die open.
-KINDS: tuple[str, ...] = (*LOOP, *(k for k in PROCESS if k != "lost-task"), "unclosed")
+#: Every kind there is. A lost task is a task to its author.
+KINDS: tuple[str, ...] = (*LOOP, *(k for k in PROCESS if k != "lost-task"))
 
 
 def load(kind: str) -> Any:

@@ -14,6 +14,7 @@ from ..origin import layer, site_at
 from ..ownership import current, of_context
 from .base import BaseProbe
 from .lost_tasks import LOST
+from .unclosed import UNCLOSED
 
 __all__ = ["ExceptionProbe"]
 
@@ -66,10 +67,16 @@ class ExceptionProbe(BaseProbe):
         if _handled(loop):
             return
         if exception is None:
+            message = str(context.get("message", ""))
             task = context.get("task")
-            if task is not None and "destroyed" in context.get("message", ""):
+            if task is not None and "destroyed" in message:
                 for probe in LOST:
                     probe.note(task)
+            elif message.startswith("Unclosed "):
+                # The object goes under its own name: client_session, connector, response ...
+                obj = next((v for k, v in context.items() if k != "message"), None)
+                for unclosed in UNCLOSED:
+                    unclosed.note(message, obj)
             return
         future = context.get("task") or context.get("future")
         handle = context.get("handle")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import sys
 import weakref
 from collections.abc import Iterable, Mapping
@@ -81,6 +82,12 @@ class TaskProbe(BaseProbe):
         name = _name(task)
         evidence = Evidence(f"task {name.rpartition('.<locals>.')[2]!r}", made=_made(task))
         evidence.facts.append(("waiting", await_chain.format_waiting(task)))
+        what = await_chain.waiting(task)[1]
+        if what:
+            evidence.facts.append(("for", what))
+        own = str(getattr(task, "get_name", str)())
+        if own and not re.fullmatch(r"Task-\d+", own):
+            evidence.facts.append(("name", own))
         if by := await_chain.awaited_by(task):
             evidence.facts.append(("awaited by", ", ".join(by)))
         cancelling = getattr(task, "cancelling", int)()

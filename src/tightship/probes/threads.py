@@ -62,6 +62,9 @@ class ThreadProbe(BaseProbe):
         while frame is not None:
             for value in frame.f_locals.values():
                 yield ("object", id(value))
+                raw = getattr(getattr(value, "buffer", value), "raw", None)
+                if raw is not None:
+                    yield ("object", id(raw))
             frame = frame.f_back
 
     def explain(self, handle: Any) -> Evidence:

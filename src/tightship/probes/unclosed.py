@@ -1,0 +1,103 @@
+"""What other libraries' objects say of themselves when they die open.
+
+aiohttp's sessions, connectors and responses tell their loop's exception handler, whether the
+garbage collector or a dropped reference ended them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ..ledger import LEDGER
+from ..model import Evidence, Key, Owner, Scene
+from ..origin import Raw
+from ..ownership import current
+from .base import BaseProbe
+
+__all__ = ["UNCLOSED", "UnclosedProbe", "without_address"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Unclosed:
+    """An object that is no more, as strings."""
+
+    text: str
+    type_name: str
+    owner: Owner
+    made: Raw | None
+
+
+class UnclosedProbe(BaseProbe):
+    """An object that died without having been closed, by its own account."""
+
+    kind: ClassVar[str] = "unclosed"
+
+    def __init__(self) -> None:
+        self._dead: dict[Key, _Unclosed] = {}
+        self._numbers = itertools.count()
+        UNCLOSED.append(self)
+
+    def note(self, message: str, obj: Any) -> None:
+        """Remember one."""
+        birth = LEDGER.of_dying(obj)
+        owner = (birth.owner if birth is not None else None) or current()
+        if owner is not None:
+            self._dead["unclosed", next(self._numbers)] = _Unclosed(
+                message, type(obj).__name__, owner, None if birth is None else birth.made
+            )
+
+    def told(self, text: str) -> bool:
+        """Tell whether this was heard of already."""
+        return any(text.startswith(d.text) for d in self._dead.values())
+
+    def tick(self) -> Hashable:
+        """Return how many there are."""
+        return len(self._dead)
+
+    def snapshot(self, scene: Scene) -> Mapping[Key, Any]:
+        """Return all that haven't been judged."""
+        return dict(self._dead)
+
+    def forget(self, key: Key) -> None:
+        """Drop one that has been judged."""
+        self._dead.pop(key, None)
+
+    def proves(self, handle: _Unclosed) -> bool:
+        """It says so itself."""
+        return True
+
+    def owner(self, handle: _Unclosed) -> Owner | None:
+        """Return whose it was."""
+        return handle.owner
+
+    def made(self, handle: _Unclosed) -> Raw | None:
+        """Return where it was made, if that was noted."""
+        return handle.made
+
+    def label(self, handle: _Unclosed) -> str:
+        """Return its type's name."""
+        return handle.type_name
+
+    def explain(self, handle: _Unclosed) -> Evidence:
+        """Say what it is."""
+        name = without_address(handle.text)
+        return Evidence(
+            f"{name} ({handle.type_name})",
+            [("state", "it died without having been closed")],
+            "close it where it is used last, or use it in an 'async with' block",
+        )
+
+
+def without_address(text: str) -> str:
+    """Return a warning's text without the word it begins with, and without addresses."""
+    text = re.sub(r"^unclosed\s+", "", text.strip(), flags=re.IGNORECASE)
+    text = re.sub(r"<(?:[\w]+\.)*(\w+) object at 0x[0-9a-f]+>", r"\1", text)
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
+
+
+#: Where the exception probe hands over what it hears.
+UNCLOSED: list[UnclosedProbe] = []
