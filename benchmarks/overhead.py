@@ -544,6 +544,9 @@ def budget_table(rows: Iterable[Row], imports: dict[str, Spread]) -> Iterator[st
         yield budget("clean trivial async test, CPU", extra, ASYNC_BUDGET_US, "µs")
     if "tightship" in imports:
         yield budget("import", imports["tightship"].median, IMPORT_BUDGET_MS, "ms")
+    if row := found.get(SESSION.name):
+        # A plugin that imports most of itself later has a cheap import and a dear session.
+        yield f"| a session of one test, CPU: no budget | {row.cpu.median * 1000:,.1f} ms | - |"
     for name in ("async", "objects"):
         if row := found.get(name):
             what = f"peak memory, {row.title}"

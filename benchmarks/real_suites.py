@@ -12,6 +12,7 @@ the table gives the first line of each, to be looked into.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import importlib.metadata
 import json
 import os
@@ -24,6 +25,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, TextIO
 
 from _measure import Run, clean_environment, run_measured
 
@@ -329,17 +331,25 @@ class Recorder:
         if hasattr(report, "wasxfail"):
             outcome = "xfailed" if report.skipped else "xpassed"
         text = report.longreprtext if report.failed else ""
-        self.write(id=report.nodeid, when=report.when, outcome=outcome, text=text)
+        findings = getattr(report, "tightship", [])
+        self.write(
+            id=report.nodeid, when=report.when, outcome=outcome, text=text, findings=findings
+        )
 
 
 def pytest_configure(config):
     path = os.environ.pop("BENCH_RECORD", None)  # popped: pytest runs inside tests do not record
     if path is not None:
-        config.pluginmanager.register(Recorder(path), "bench-recorder")
+        recorder = Recorder(path)
+        config.pluginmanager.register(recorder, "bench-recorder")
+        recorder.write(loaded=config.pluginmanager.has_plugin("tightship"))
 """
 
 # The worst phase of a test is its outcome: a test that passes and whose teardown fails has failed.
 SEVERITY = ("passed", "skipped", "xfailed", "xpassed", "failed")
+
+
+Finding = dict[str, Any]
 
 
 @dataclass
@@ -349,6 +359,10 @@ class Outcomes:
     run: Run
     tests: dict[str, str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
+    findings: dict[str, list[Finding]] = field(default_factory=dict)
+    """Tightship's, as its reports carry them; also those that failed nothing."""
+    loaded: bool = False
+    """Whether pytest had Tightship among its plugins."""
 
     def counts(self) -> Counter[str]:
         return Counter(self.tests.values())
@@ -362,6 +376,8 @@ class Difference:
     bare: str
     with_tightship: str
     line: str
+    by_finding: bool
+    """Whether a finding failed the test; else it failed by itself (perhaps only this time)."""
 
 
 def main() -> int:
@@ -440,6 +456,8 @@ class Bench:
 
     def __init__(self, *, cache: Path, python: str, tightship: Path | None, timeout: float) -> None:
         self.cache = cache
+        cache.mkdir(parents=True, exist_ok=True)
+        self.lock = lock(cache)
         self.python = python
         self.timeout = timeout
         self.tag = python_tag(python)
@@ -538,6 +556,19 @@ SHOWN_FAILING = 5
 PIP_INSTALL = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 
 
+def lock(cache: Path) -> TextIO:
+    """Keep other runs of this script out of the cache, until this process ends.
+
+    Two at once would replace each other's Tightship and environments.
+    """
+    held = (cache / "lock").open("w", encoding="utf-8")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(f"another run uses {cache}; wait for it, or give another --cache")
+    return held
+
+
 def call(command: Sequence[str]) -> None:
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode:
@@ -564,30 +595,33 @@ def read_outcomes(run: Run, record: Path) -> Outcomes:
         return outcomes
     with record.open(encoding="utf-8") as lines:
         for line in lines:
-            add_report(outcomes, json.loads(line))
+            record_line = json.loads(line)
+            if "loaded" in record_line:
+                outcomes.loaded = record_line["loaded"]
+            else:
+                add_report(outcomes, record_line)
     return outcomes
 
 
-def add_report(outcomes: Outcomes, report: Mapping[str, str]) -> None:
+def add_report(outcomes: Outcomes, report: Mapping[str, Any]) -> None:
     test, outcome = report["id"], report["outcome"]
     known = outcomes.tests.get(test, "passed")
     outcomes.tests[test] = max(known, outcome, key=SEVERITY.index)
     if report["text"]:
         outcomes.texts.setdefault(test, report["text"])
+    if report.get("findings"):
+        outcomes.findings.setdefault(test, []).extend(report["findings"])
 
 
 def first_line(text: str) -> str:
     """The line of a failure that says what it is.
 
-    Tightship's own words if there are any; else the first line of the exception, which pytest
-    marks with an `E`; else the last line.
+    pytest marks the lines of the exception with an `E`; a text without any is a message of its
+    own, as Tightship's is, and begins with what matters.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    for wanted in ("tightship", "E  "):
-        for line in lines:
-            if wanted in line or wanted in line.lower():
-                return line.removeprefix("E").strip()
-    return lines[-1] if lines else ""
+    marked = [line.removeprefix("E").strip() for line in lines if line.startswith("E  ")]
+    return next(iter(marked or lines), "")
 
 
 def compare(bare: Outcomes, tight: Outcomes) -> Iterator[Difference]:
@@ -596,12 +630,20 @@ def compare(bare: Outcomes, tight: Outcomes) -> Iterator[Difference]:
         after = tight.tests.get(test, "absent")
         if before != after:
             text = tight.texts.get(test) or bare.texts.get(test, "")
-            yield Difference(test, before, after, first_line(text))
+            verdicts = [finding["verdict"] for finding in tight.findings.get(test, [])]
+            yield Difference(test, before, after, first_line(text), "fail" in verdicts)
 
 
-def run_or_explain(bench: Bench, suite: Suite) -> dict[str, object]:
+def tally(findings: Mapping[str, Sequence[Finding]]) -> dict[str, int]:
+    """How many findings of each verdict and kind."""
+    flat = [finding for found in findings.values() for finding in found]
+    counts = Counter(f"{finding['verdict']} {finding['kind']}" for finding in flat)
+    return dict(sorted(counts.items()))
+
+
+def run_or_explain(bench: Bench, suite: Suite) -> dict[str, Any]:
     print(f"{suite.requirement} ...", flush=True)
-    result: dict[str, object] = {"name": suite.name, "version": suite.version, "python": bench.tag}
+    result: dict[str, Any] = {"name": suite.name, "version": suite.version, "python": bench.tag}
     try:
         source, python = bench.prepare(suite)
     except (PreparationError, OSError) as error:
@@ -613,19 +655,21 @@ def run_or_explain(bench: Bench, suite: Suite) -> dict[str, object]:
         for test, outcome in bare.tests.items()
         if outcome == "failed"
     }
-    if problem := run_error(bare):
+    if problem := run_error(bare, wants_tightship=False):
         return result | {"error": problem}
     if bench.tightship is None:
         return result
     tight = bench.outcomes(suite, source, python, "tightship")
     result["tightship"] = summary(tight)
+    result["findings"] = tight.findings
+    result["tally"] = tally(tight.findings)
     result["differences"] = [asdict(difference) for difference in compare(bare, tight)]
-    if problem := run_error(tight):
+    if problem := run_error(tight, wants_tightship=True):
         result["error"] = problem
     return result
 
 
-def run_error(outcomes: Outcomes) -> str:
+def run_error(outcomes: Outcomes, *, wants_tightship: bool) -> str:
     """What is wrong with a run that is more than failing tests; empty if nothing is."""
     run = outcomes.run
     tail = "\n".join(run.output.splitlines()[-30:])
@@ -634,10 +678,13 @@ def run_error(outcomes: Outcomes) -> str:
     # 0: all passed; 1: some failed. Anything else: interrupted, internal error, usage, no tests.
     if run.status not in (0, 1) or not outcomes.tests:
         return f"pytest ended with status {run.status}\n{tail}"
+    # Without this, a run that lost its plugin would look like one that found nothing.
+    if outcomes.loaded != wants_tightship:
+        return "Tightship was " + ("not loaded" if wants_tightship else "loaded in the bare run")
     return ""
 
 
-def summary(outcomes: Outcomes) -> dict[str, object]:
+def summary(outcomes: Outcomes) -> dict[str, Any]:
     return {
         **outcomes.counts(),
         "status": outcomes.run.status,
@@ -647,51 +694,52 @@ def summary(outcomes: Outcomes) -> dict[str, object]:
     }
 
 
-def print_details(result: Mapping[str, object]) -> None:
+def print_details(result: Mapping[str, Any]) -> None:
     for variant in ("bare", "tightship"):
         if variant in result:
             print(f"  {variant}: {result[variant]}")
-    failing = result.get("failing_bare")
-    if isinstance(failing, dict):
-        for test, line in list(failing.items())[:SHOWN_FAILING]:
-            print(f"  fails bare: {test}\n    {line}")
-        if len(failing) > SHOWN_FAILING:
-            print(f"  ... and {len(failing) - SHOWN_FAILING} more (all of them with --json)")
-    for difference in differences(result):
-        print(f"  {difference['bare']} -> {difference['with_tightship']}: {difference['test']}")
+    failing = result.get("failing_bare", {})
+    for test, line in list(failing.items())[:SHOWN_FAILING]:
+        print(f"  fails bare: {test}\n    {line}")
+    if len(failing) > SHOWN_FAILING:
+        print(f"  ... and {len(failing) - SHOWN_FAILING} more (all of them with --json)")
+    if result.get("tally"):
+        print("  findings: " + ", ".join(f"{n} x {what}" for what, n in result["tally"].items()))
+    for difference in result.get("differences", []):
+        by = "" if difference["by_finding"] else " (not by a finding)"
+        change = f"{difference['bare']} -> {difference['with_tightship']}{by}"
+        print(f"  {change}: {difference['test']}")
         print(f"    {difference['line']}")
     if "error" in result:
         print(f"  ERROR: {result['error']}")
     sys.stdout.flush()
 
 
-def differences(result: Mapping[str, object]) -> list[dict[str, str]]:
-    found = result.get("differences")
-    return found if isinstance(found, list) else []
-
-
-def only_with_tightship(result: Mapping[str, object]) -> list[dict[str, str]]:
-    return [
+def only_with_tightship(result: Mapping[str, Any]) -> str:
+    """The number of tests that pass bare and fail with Tightship, and how many it did not say."""
+    failing = [
         difference
-        for difference in differences(result)
+        for difference in result.get("differences", [])
         if difference["with_tightship"] == "failed" and difference["bare"] != "failed"
     ]
+    others = sum(not difference["by_finding"] for difference in failing)
+    return f"{len(failing)} ({others} not by a finding)" if others else str(len(failing))
 
 
-def markdown_table(results: Iterable[Mapping[str, object]]) -> str:
+def markdown_table(results: Iterable[Mapping[str, Any]]) -> str:
     lines = [
         "| Library | Python | Passed bare | Passed with | Fail only with | Fail bare "
         "| Time bare | Time with | CPU bare | CPU with |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for result in results:
-        bare, tight = figures(result, "bare"), figures(result, "tightship")
+        bare, tight = result.get("bare", {}), result.get("tightship", {})
         cells = [
             f"{result['name']} {result['version']}",
             str(result["python"]),
             cell(bare, "passed"),
             cell(tight, "passed"),
-            str(len(only_with_tightship(result))) if tight else "-",
+            only_with_tightship(result) if tight else "-",
             cell(bare, "failed"),
             cell(bare, "wall", " s"),
             cell(tight, "wall", " s"),
@@ -702,12 +750,7 @@ def markdown_table(results: Iterable[Mapping[str, object]]) -> str:
     return "\n".join(lines)
 
 
-def figures(result: Mapping[str, object], variant: str) -> Mapping[str, object]:
-    found = result.get(variant)
-    return found if isinstance(found, dict) else {}
-
-
-def cell(found: Mapping[str, object], key: str, unit: str = "") -> str:
+def cell(found: Mapping[str, Any], key: str, unit: str = "") -> str:
     return f"{found.get(key, 0)}{unit}" if found else "-"
 
 

@@ -51,6 +51,19 @@ KNOWN: tuple[Known, ...] = (
         "anyio's pytest plugin runs tests and fixtures in this task, and ends it itself",
         module="anyio",
     ),
+    Known(
+        "task",
+        "_shutdown_process_pool_on_exit",
+        "anyio ends its pool of worker processes when the loop cancels this task at its close",
+        module="anyio",
+    ),
+    Known(
+        "timer",
+        "_weakref_handle",
+        "aiohttp's timer for idle connections holds its connector weakly and does nothing "
+        "once that is gone",
+        module="aiohttp",
+    ),
     # -- threads -------------------------------------------------------------------------
     Known(
         "thread",

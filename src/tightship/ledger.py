@@ -39,7 +39,7 @@ class Ledger:
         self.muted = False
         """True while a runtime makes something for itself."""
         self._objects: dict[int, tuple[weakref.ref[Any] | type, Birth]] = {}
-        self._fds: dict[int, tuple[tuple[int, int], Birth]] = {}
+        self._fds: dict[int, tuple[tuple[int, int], Birth, int]] = {}
         self._pids: dict[int, Birth] = {}
         self._graveyard: OrderedDict[int, tuple[str, Birth]] = OrderedDict()
 
@@ -100,12 +100,21 @@ class Ledger:
             st = os.fstat(fd)
         except OSError:
             return
-        self._fds[fd] = ((st.st_dev, st.st_ino), Birth(current(), capture(skip + 1)))
+        birth = Birth(current(), capture(skip + 1))
+        self._fds[fd] = ((st.st_dev, st.st_ino), birth, self.count)
 
     def of_fd(self, fd: int, identity: tuple[int, int]) -> Birth | None:
         """Return the birth of ``fd`` if it still points to what it pointed to then."""
         entry = self._fds.get(fd)
         return entry[1] if entry is not None and entry[0] == identity else None
+
+    def serial_of_fd(self, fd: int, identity: tuple[int, int]) -> int:
+        """Return a number that no other birth of the same descriptor has, 0 if none was noted.
+
+        All anonymous inodes (epoll, eventfd ...) are one inode: only this tells them apart.
+        """
+        entry = self._fds.get(fd)
+        return entry[2] if entry is not None and entry[0] == identity else 0
 
     def note_pid(self, pid: int, skip: int = 1) -> None:
         """Note a child process that was made without an object around it."""

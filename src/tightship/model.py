@@ -165,7 +165,9 @@ class Finding:
 
     @property
     def allow(self) -> str:
-        """A marker that can be pasted above the test and works."""
+        """What can be pasted and works: a marker for the test, an argument for a block."""
+        if self.owner_kind == "block":
+            return f"no_leaks(allow={_quote(self.selector)}, reason=\"...\")"
         return f"@pytest.mark.tightship(allow={_quote(self.selector)}, reason=\"...\")"
 
     def to_dict(self) -> dict[str, Any]:

@@ -130,6 +130,7 @@ _MACHINERY = (
     "xdist/",
     "execnet/",
     "pytest_rerunfailures",
+    "blockbuster/",
 )
 
 

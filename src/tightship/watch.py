@@ -13,7 +13,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from . import origin, probes
 from .births import Patcher
@@ -64,6 +64,9 @@ class Watch:
     on_fault: Callable[[str, BaseException], None] = lambda part, exc: None
     off: Callable[[str], bool] = lambda kind: False
 
+    active: ClassVar[list[Watch]] = []
+    """Those that are installed in this process, the oldest first."""
+
     patch: Patcher = field(init=False)
     loops: loops.Loops = field(init=False, default_factory=loops.Loops)
     window: Window = field(init=False, default_factory=Window)
@@ -90,6 +93,10 @@ class Watch:
     _reported: list[tuple[Finding, Survivor]] = field(init=False, default_factory=list)
     _adopted: dict[int, tuple[Any, Owner, str]] = field(init=False, default_factory=dict)
     _pid: int = field(init=False, default=0)
+    on_closing: Callable[[Any, list[Survivor]], list[Survivor]] | None = field(
+        init=False, default=None
+    )
+    """Blocks: takes what is theirs of a closing loop's survivors, returns the rest."""
 
     # -- life of the watch ---------------------------------------------------------------
 
@@ -101,6 +108,7 @@ class Watch:
         threads.install(self.patch)
         anyio_runner.install(self.patch)
         self.loops.install(self.patch, self._loop_closing)
+        self.window.install(self.patch)
         for kind in probes.PROCESS:
             self._load(kind, self._probes)
         self._ticks = self._tickers()
@@ -111,9 +119,12 @@ class Watch:
 
         self.patch.when_imported("asyncio", on_asyncio)
         self.installed = True
+        Watch.active.append(self)
 
     def _tickers(self) -> list[Any]:
-        return [p.tick for p in self._probes if getattr(type(p), "tick", None) is not BaseProbe.tick]
+        # Kinds that share a reading share its price.
+        ticks = [p.tick for p in self._probes if getattr(type(p), "tick", None) is not BaseProbe.tick]
+        return list(dict.fromkeys(ticks))
 
     def _load(self, kind: str, into: list[Any]) -> None:
         if self.off(kind):
@@ -145,6 +156,7 @@ class Watch:
         if not self.installed:
             return
         self.installed = False
+        Watch.active[:] = [w for w in Watch.active if w is not self]
         self.window.close()
         self.patch.undo()
         for probe in (*self._probes, *self._loop_probes):
@@ -228,6 +240,12 @@ class Watch:
         """Give something to another owner, which will be judged for it."""
         self._adopted[id(obj)] = (_weak(obj), owner, reason)
 
+    def meet(self, loop: Any) -> None:
+        """Get to know a loop that was made before the watch was installed."""
+        key, refs = id(loop), self.loops._refs
+        if key not in refs:
+            refs[key] = weakref.ref(loop, lambda _: refs.pop(key, None))
+
     def peek(self, owner: Owner) -> list[Finding]:
         """Return what would be found if this owner ended now. Judges and changes nothing."""
         survivors: list[Survivor] = []
@@ -264,7 +282,7 @@ class Watch:
             return []
         owner.ended = True
         try:
-            with _no_automatic_collection():
+            with self._looking():
                 findings = self._end(owner)
         except Exception as exc:
             self._fault("watch", exc)
@@ -311,6 +329,9 @@ class Watch:
         return findings
 
     # -- looking -------------------------------------------------------------------------
+
+    def _looking(self) -> _Looking:
+        return _Looking(self.window)
 
     def _read_ticks(self) -> Any:
         try:
@@ -371,8 +392,10 @@ class Watch:
             return
         owner = current()
         assert owner is not None
-        with _no_automatic_collection():
+        with self._looking():
             survivors = self._loop_survivors(loop, closing=True, test=owner)
+            if survivors and self.on_closing is not None:
+                survivors = self.on_closing(loop, survivors)
             if survivors:
                 survivors, slow = self._settle(survivors, loop)
                 self._early += slow
@@ -404,6 +427,8 @@ class Watch:
 
     def _survivor(self, probe: Any, key: Key, handle: Any, test: Owner) -> Survivor | None:
         owner = self._guard(probe, lambda: probe.owner(handle), None)
+        if owner is not None and owner.kind == "block" and owner.ended and owner.parent is not None:
+            owner = _around(owner)
         if self._adopted:
             owner = self._adopter(handle) or owner
         known = owner is not None
@@ -566,7 +591,7 @@ class Watch:
         kept = []
         reopened = self.window.is_open
         if reopened:
-            gc.unfreeze()
+            self.window.show_all()
         for s in survivors:
             obj = _object(s)
             if obj is None or not self._needs_root(s):
@@ -769,21 +794,35 @@ _GARBAGE = {
 }
 
 
-class _no_automatic_collection:
-    """Keep the collector from taking survivors away while they are being looked at."""
+class _Looking:
+    """While Tightship looks: no collection that takes survivors away, no guards for itself."""
+
+    __slots__ = ("_on", "_window")
+
+    def __init__(self, window: Window) -> None:
+        self._window = window
 
     def __enter__(self) -> None:
+        self._window.looking = True
         self._on = gc.isenabled()
         if self._on:
             gc.disable()
 
     def __exit__(self, *exc: object) -> None:
+        self._window.looking = False
         if self._on:
             gc.enable()
 
 
 def _ended(owner: Owner) -> bool:
     return owner.ended or (owner.parent is not None and owner.parent.ended)
+
+
+def _around(owner: Owner) -> Owner:
+    """Return who is still there to answer for a block that is over."""
+    while owner.kind == "block" and owner.ended and owner.parent is not None:
+        owner = owner.parent
+    return owner
 
 
 def _object(s: Survivor) -> Any:

@@ -5,13 +5,19 @@ what is younger, and `gc.get_objects` lists exactly the tracked objects that wer
 and are still alive. Opening costs a fraction of a microsecond and closing about ten, whatever
 the size of the heap.
 
-Two things can break a window, and both are noticed: code under test that freezes or unfreezes
-by itself, and another window inside this one (a pytest run inside a test). A canary tells: a
-piece of garbage set aside with the rest, which only a collection of the whole heap can find.
+What is set aside is hidden from `gc.collect`, `gc.get_referrers` and their like, so these are
+guarded: when code under test calls one of them, everything is put back together for the length
+of the call, and what the window held until then is remembered by weak reference.
+
+Two things can still break a window, and both are noticed: a guarded function that was imported
+by name before we came, and another window inside this one (a pytest run inside a test). A
+canary tells: a piece of garbage set aside with the rest, which only a collection of the whole
+heap can find.
 """
 
 from __future__ import annotations
 
+import functools
 import gc
 import sys
 import types
@@ -21,6 +27,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 __all__ = ["AVAILABLE", "Garbage", "Window"]
+
+# The originals: the guards below are for others.
+_collect, _freeze, _unfreeze, _get_objects = gc.collect, gc.freeze, gc.unfreeze, gc.get_objects
+
+#: Functions of `gc` that would see less than they should while a window is open.
+GUARDED = ("collect", "freeze", "unfreeze", "get_objects", "get_referrers", "get_freeze_count")
 
 #: No freezing on PyPy; on free-threaded builds it would stop the world for the whole heap.
 AVAILABLE = sys.implementation.name == "cpython" and getattr(sys, "_is_gil_enabled", lambda: True)()
@@ -50,6 +62,41 @@ class Window:
         self.is_open = False
         self._canary: weakref.ref[_Canary] | None = None
         self._keep_frozen: bool | None = None
+        self._wanted: frozenset[type] = frozenset()
+        self._earlier: list[tuple[type, weakref.ref[Any] | None, int]] = []
+        self.looking = False
+        """True while Tightship itself looks around: the guards step aside."""
+
+    def install(self, patch: Any) -> None:
+        """Guard the collector's functions against what a window hides."""
+        for name in GUARDED:
+            patch.set(gc, name, _Guard(getattr(gc, name)))
+
+    def pause(self) -> None:
+        """Put everything together for a moment; remember what was born so far."""
+        for kind, objects in self.objects(self._wanted).items():
+            for obj in objects:
+                try:
+                    ref: weakref.ref[Any] | None = weakref.ref(obj)
+                except TypeError:
+                    ref = None
+                self._earlier.append((kind, ref, id(obj)))
+        _unfreeze()
+
+    def resume(self, called: str) -> None:
+        """Set everything aside again."""
+        if called == "freeze":
+            self._keep_frozen = True
+        elif called == "unfreeze":
+            self._keep_frozen = False
+        self._hatch()
+        _freeze()
+
+    def _hatch(self) -> None:
+        if self._canary is None or self._canary() is None:
+            canary = _Canary()
+            canary.me = canary  # type: ignore[misc]
+            self._canary = weakref.ref(canary)
 
     def open(self) -> None:
         """Set everything older aside."""
@@ -57,13 +104,11 @@ class Window:
             return
         if self._keep_frozen is None:
             # A suite that froze its imports once (a common conftest trick) stays frozen.
-            self._keep_frozen = gc.get_freeze_count() > 0
-        if self._canary is None or self._canary() is None:
-            canary = _Canary()
-            canary.me = canary  # type: ignore[misc]
-            self._canary = weakref.ref(canary)
-            del canary
-        gc.freeze()
+            count = gc.get_freeze_count
+            self._keep_frozen = getattr(count, "__wrapped__", count)() > 0
+        self._hatch()
+        self._earlier.clear()
+        _freeze()
         self.is_open = True
         Window.current = self
 
@@ -81,7 +126,7 @@ class Window:
         sys.unraisablehook = _quiet
         _quiet.hook = hook  # type: ignore[attr-defined]
         try:
-            gc.collect()
+            _collect()
         finally:
             sys.unraisablehook = hook
             warnings.filters = filters  # type: ignore[attr-defined]
@@ -116,15 +161,18 @@ class Window:
 
     def objects(self, wanted: frozenset[type]) -> Mapping[type, list[Any]]:
         """Return the living objects of the wanted types (or derived ones) by wanted type."""
+        self._wanted = wanted
         if not self.is_open or self.broken:
             return {}
-        objects = gc.get_objects()
+        objects = _get_objects()
         isdisjoint = wanted.isdisjoint
         try:
             hit = {t for t in set(map(type, objects)) if not isdisjoint(t.__mro__)}
-            if not hit:
-                return {}
             found: dict[type, list[Any]] = {}
+            if self._earlier:
+                self._recall(found)
+            if not hit:
+                return found
             for obj in objects:
                 kind = type(obj)
                 if kind in hit:
@@ -136,23 +184,69 @@ class Window:
         finally:
             del objects
 
+    def show_all(self) -> None:
+        """Make the whole heap visible to our own search for holders."""
+        if self.is_open:
+            _unfreeze()
+
+    def _recall(self, found: dict[type, list[Any]]) -> None:
+        """Add what was born before a pause and still lives."""
+        lost = {address for _, ref, address in self._earlier if ref is None}
+        for kind, ref, _ in self._earlier:
+            obj = ref() if ref is not None else None
+            if obj is not None:
+                found.setdefault(kind, []).append(obj)
+        if lost:
+            # Types without weak references have to be looked up in the whole heap.
+            _unfreeze()
+            kinds = {kind for kind, ref, _ in self._earlier if ref is None}
+            for obj in _get_objects():
+                if id(obj) in lost and type(obj) in kinds:
+                    found.setdefault(type(obj), []).append(obj)
+            _freeze()
+
     def close(self) -> None:
         """Put everything back together."""
         if self.is_open:
             self.is_open = False
+            self._earlier.clear()
             if Window.current is self:
                 Window.current = None
             if not self._keep_frozen:
-                gc.unfreeze()
+                _unfreeze()
 
 
-_ALWAYS = ("always", None, ResourceWarning, None, 0)
+class _Guard:
+    """A function of `gc` that sees the heap as it would be without us.
+
+    An object, not a function: calling a Python function would make the caller's own frame
+    visible to the collector, and `gc.get_referrers` would then tell of the caller's locals.
+    """
+
+    def __init__(self, original: Any) -> None:
+        functools.update_wrapper(self, original)
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        original = self.__wrapped__  # type: ignore[attr-defined]
+        window = Window.current
+        if window is None or not window.is_open or window.looking:
+            return original(*args, **kwargs)
+        if original.__name__ == "get_referrers":
+            # The youngest tuple with just these elements was made for this very call.
+            ours = [args]
+            ours += [t for t in _get_objects(0) if type(t) is tuple and _same(t, args)][-2:]
+        window.pause()
+        try:
+            result = original(*args, **kwargs)
+        finally:
+            window.resume(original.__name__)
+        if original.__name__ == "get_referrers":
+            return [r for r in result if r is not ours and all(r is not t for t in ours)]
+        return result
 
 
-def _quiet(unraisable: Any) -> None:
-    """Let warnings-turned-errors of our own collection pass unheard: they become findings."""
-    if not isinstance(unraisable.exc_value, Warning):
-        _quiet.hook(unraisable)  # type: ignore[attr-defined]
+def _same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
 
 
 def resolve(names: Iterable[str], cache: dict[str, type]) -> None:
@@ -165,3 +259,12 @@ def resolve(names: Iterable[str], cache: dict[str, type]) -> None:
         kind = getattr(found, attribute, None) if found is not None else None
         if isinstance(kind, type):
             cache[name] = kind
+
+
+_ALWAYS = ("always", None, ResourceWarning, None, 0)
+
+
+def _quiet(unraisable: Any) -> None:
+    """Let warnings-turned-errors of our own collection pass unheard: they become findings."""
+    if not isinstance(unraisable.exc_value, Warning):
+        _quiet.hook(unraisable)  # type: ignore[attr-defined]

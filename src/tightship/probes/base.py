@@ -111,7 +111,7 @@ def fd_key(fd: int) -> Key | None:
         st = os.fstat(fd)
     except (OSError, ValueError, OverflowError):
         return None
-    return ("fd", fd, st.st_dev, st.st_ino)
+    return ("fd", fd, st.st_dev, st.st_ino, LEDGER.serial_of_fd(fd, (st.st_dev, st.st_ino)))
 
 
 def digits(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import traceback
 from collections.abc import Hashable, Mapping
@@ -13,8 +12,8 @@ from ..model import Evidence, Key, Owner, Scene, Site
 from ..origin import layer, site_at
 from ..ownership import current, of_context
 from .base import BaseProbe
-from .lost_tasks import LOST
-from .unclosed import UNCLOSED
+from .complaints import listen
+from .tasks import _context
 
 __all__ = ["ExceptionProbe"]
 
@@ -44,39 +43,15 @@ class ExceptionProbe(BaseProbe):
 
     def install(self, patch: Any) -> None:
         """Hear what every loop tells its exception handler."""
-
-        def wrap(cls: Any) -> None:
-            original = cls.call_exception_handler
-
-            @functools.wraps(original)
-            def call_exception_handler(loop: Any, context: dict[str, Any]) -> Any:
-                if patch.active:
-                    try:
-                        self._note(loop, context)
-                    except Exception as exc:
-                        patch.fault(exc)
-                return original(loop, context)
-
-            patch.set(cls, "call_exception_handler", call_exception_handler)
-
-        patch.when_imported("asyncio.base_events", lambda m: wrap(m.BaseEventLoop))
-        patch.when_imported("uvloop", lambda m: wrap(m.Loop))
+        listen(patch, self._note)
 
     def _note(self, loop: Any, context: dict[str, Any]) -> None:
         exception = context.get("exception")
-        if _handled(loop):
+        if exception is None:  # a task or an object that died: kinds of their own
             return
-        if exception is None:
-            message = str(context.get("message", ""))
-            task = context.get("task")
-            if task is not None and "destroyed" in message:
-                for probe in LOST:
-                    probe.note(task)
-            elif message.startswith("Unclosed "):
-                # The object goes under its own name: client_session, connector, response ...
-                obj = next((v for k, v in context.items() if k != "message"), None)
-                for unclosed in UNCLOSED:
-                    unclosed.note(message, obj)
+        if not isinstance(exception, Exception):
+            # KeyboardInterrupt, SystemExit and groups of them end the loop's run: they are
+            # seen by whoever ran it.
             return
         future = context.get("task") or context.get("future")
         handle = context.get("handle")
@@ -84,8 +59,7 @@ class ExceptionProbe(BaseProbe):
         if handle is not None:
             owner = of_context(getattr(handle, "_context", None))
         if future is not None:
-            get = getattr(future, "get_context", None)
-            owner = of_context(get()) if get is not None else None
+            owner = of_context(_context(future)) or owner
         owner = owner or current()
         if owner is None:
             return
@@ -135,12 +109,6 @@ class ExceptionProbe(BaseProbe):
     def explain(self, handle: _Error) -> Evidence:
         """Say what was raised where."""
         return Evidence(handle.subject, list(handle.facts), handle.fix, handle.made)
-
-
-def _handled(loop: Any) -> bool:
-    """Tell whether somebody set a handler of his own: then these errors are his."""
-    get = getattr(loop, "get_exception_handler", None)
-    return get is not None and get() is not None
 
 
 def _name(future: Any, handle: Any) -> str:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 from ..explain import fds
 from ..ledger import LEDGER, Birth
 from ..model import Evidence, Key, Owner, Scene
-from .base import BaseProbe, target, weak
+from .base import BaseProbe, fd_key, target, weak
 
 __all__ = ["OWN", "FdHandle", "FdKindProbe", "FdTable", "TABLE"]
 
@@ -95,13 +95,14 @@ class FdTable:
 
     def entries(self) -> Iterator[tuple[Key, int, int]]:
         """Yield (key, fd, mode) for every open descriptor but our own."""
-        fstat = os.fstat
+        fstat, serial_of = os.fstat, LEDGER.serial_of_fd
         for fd in self.numbers():
             try:
                 st = fstat(fd)
             except OSError:  # the listing's own descriptor
                 continue
-            yield ("fd", fd, st.st_dev, st.st_ino), fd, st.st_mode
+            serial = serial_of(fd, (st.st_dev, st.st_ino))
+            yield ("fd", fd, st.st_dev, st.st_ino, serial), fd, st.st_mode
 
 
 def keep(low: int) -> int:
@@ -131,7 +132,7 @@ TABLE = FdTable()
 class FdHandle(NamedTuple):
     """An open descriptor and, if the window knows one, the object that holds it."""
 
-    key: tuple[str, int, int, int]
+    key: tuple[str, int, int, int, int]
     holder: Any
     """A weak reference or None."""
 
@@ -145,6 +146,14 @@ class FdKindProbe(BaseProbe):
     """A kind told apart by what its descriptors point to."""
 
     matches: ClassVar[Callable[[int], bool]]
+
+    def __init__(self) -> None:
+        # One reading serves all kinds of descriptors: the watch asks equal ticks once.
+        self.tick = TABLE.tick  # type: ignore[method-assign]
+
+    def tick(self) -> Hashable:
+        """Count all descriptors."""
+        return TABLE.tick()
 
     def snapshot(self, scene: Scene) -> Mapping[Key, Any]:
         """Return all descriptors of this kind, with their objects where the window has them."""
@@ -171,17 +180,13 @@ class FdKindProbe(BaseProbe):
 
     def alive(self, handle: FdHandle) -> bool:
         """Tell whether the number still points to the same thing."""
-        try:
-            st = os.fstat(handle.fd)
-        except OSError:
-            return False
-        return (st.st_dev, st.st_ino) == handle.key[2:]
+        return fd_key(handle.fd) == handle.key
 
     def birth(self, handle: FdHandle) -> Birth | None:
         """Ask the object's entry first, then the number's."""
         obj = target(handle.holder) if handle.holder is not None else None
         birth = LEDGER.of(obj) if obj is not None else None
-        return birth or LEDGER.of_fd(handle.fd, handle.key[2:])
+        return birth or LEDGER.of_fd(handle.fd, handle.key[2:4])
 
     def owner(self, handle: FdHandle) -> Owner | None:
         """Return the owner in the birth entry."""

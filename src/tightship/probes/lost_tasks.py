@@ -11,9 +11,10 @@ from ..explain import await_chain
 from ..model import Evidence, Key, Owner, Scene, Site
 from ..ownership import current, of_context
 from .base import BaseProbe
+from .complaints import listen
 from .tasks import _context, _made, _name
 
-__all__ = ["LOST", "LostTaskProbe"]
+__all__ = ["LostTaskProbe"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +35,16 @@ class LostTaskProbe(BaseProbe):
     def __init__(self) -> None:
         self._lost: dict[Key, _Lost] = {}
         self._numbers = itertools.count()
-        LOST.append(self)
+
+    def install(self, patch: Any) -> None:
+        """Hear of tasks that die pending."""
+        listen(patch, self._hear)
+
+    def _hear(self, loop: Any, context: dict[str, Any]) -> None:
+        task = context.get("task")
+        if task is not None and context.get("exception") is None:
+            if "destroyed" in str(context.get("message", "")):
+                self.note(task)
 
     def note(self, task: Any) -> None:
         """Remember a task that is being destroyed."""
@@ -83,7 +93,3 @@ class LostTaskProbe(BaseProbe):
             evidence.facts.append(("waiting", handle.waiting))
         evidence.facts.append(("state", "destroyed by the garbage collector while it was pending"))
         return evidence
-
-
-#: Where the exception probe hands over tasks that die pending.
-LOST: list[LostTaskProbe] = []

@@ -32,6 +32,6 @@ class MmapProbe(ObjectProbe):
     def explain(self, handle: Any) -> Evidence:
         """Say its size."""
         mapping = target(handle)
-        if mapping is None:
+        if mapping is None or mapping.closed:
             return Evidence("a memory map that is gone")
         return Evidence("memory map", [("size", f"{len(mapping)} bytes")])

@@ -11,6 +11,7 @@ from ..explain import processes
 from ..ledger import LEDGER, Birth
 from ..model import Evidence, Key, Scene
 from .base import BaseProbe, fd_key, target, weak
+from .fdtable import OWN, keep
 
 __all__ = ["ProcessProbe"]
 
@@ -35,14 +36,21 @@ class ProcessProbe(BaseProbe):
         "asyncio.base_subprocess:BaseSubprocessTransport",
     )
 
+    def __init__(self) -> None:
+        self._births = 0
+        self._children = -1
+        self._identity = (0, 0)
+
     def install(self, patch: Any) -> None:
         """Note births through every door that leads to a new process."""
 
         def born(obj: Any) -> None:
+            self._births += 1
             LEDGER.note(obj, skip=2)
 
         def born_pid(pid: int) -> None:
             if pid:
+                self._births += 1
                 LEDGER.note_pid(pid, skip=2)
 
         patch.when_imported("subprocess", lambda m: patch.after_method(m.Popen, "__init__", born))
@@ -53,14 +61,47 @@ class ProcessProbe(BaseProbe):
             patch.after_builtin(os, name, born_pid)
 
     def tick(self) -> Hashable:
-        """Return whether there are children at all, and the main thread's list of them."""
+        """Return whether there are children at all, and what may have changed about them.
+
+        The kernel's list for the main thread is one read; children of other threads count by
+        their births.
+        """
         try:
             os.waitid(_ANY, 0, _PEEK)
         except ChildProcessError:
             return None
         except OSError:
             return 0
-        return tuple(_pids())
+        try:
+            st = posix.fstat(self._children)
+            if (st.st_dev, st.st_ino) == self._identity:
+                return posix.pread(self._children, 65536, 0), self._births
+        except OSError:
+            pass
+        return self._open(), self._births
+
+    def _open(self) -> bytes:
+        # Closed behind our back, or never opened.
+        OWN.discard(self._children)
+        try:
+            pid = os.getpid()
+            low = posix.open(f"/proc/self/task/{pid}/children", os.O_RDONLY | os.O_CLOEXEC)
+            self._children = keep(low)
+            st = posix.fstat(self._children)
+            self._identity = (st.st_dev, st.st_ino)
+            return posix.pread(self._children, 65536, 0)
+        except OSError:
+            return repr(_pids()).encode()
+
+    def close(self) -> None:
+        """Close the kept descriptor."""
+        if self._children >= 0:
+            OWN.discard(self._children)
+            try:
+                posix.close(self._children)
+            except OSError:
+                pass
+            self._children = -1
 
     def opened(self, obj: Any) -> bool:
         """Leave the decision to the list of children."""

@@ -46,7 +46,7 @@ class SharedMemoryProbe(ObjectProbe):
             if key is not None:
                 yield key
                 # The mapping holds a duplicate of the descriptor.
-                yield ("inode", *key[2:])  # type: ignore[misc]
+                yield ("inode", *key[2:4])  # type: ignore[misc]
 
     def explain(self, handle: Any) -> Evidence:
         """Say its name and size."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from ..explain import fds
 from ..ledger import LEDGER
 from ..model import Evidence
 from .base import target
-from .fdtable import TABLE, FdHandle, FdKindProbe
+from .fdtable import FdHandle, FdKindProbe
 
 __all__ = ["SocketProbe"]
 
@@ -32,17 +32,13 @@ class SocketProbe(FdKindProbe):
             "socket", lambda module: patch.after_method(module.socket, "__init__", born)
         )
 
-    def tick(self) -> Hashable:
-        """Count all descriptors, for this kind and its siblings."""
-        return TABLE.tick()
-
     def label(self, handle: FdHandle) -> str:
         """Return family and role, without addresses that change from run to run."""
         text = fds.describe_socket(handle.fd)
         role = "listening" if "listening" in text else "connected" if "->" in text else ""
         if "socketpair" in text:
             role = "pair"
-        family = text.split(" ", 1)[0]
+        family = text.split(" ", 1)[0].rstrip(",")
         return f"{family}-{role}" if role else family
 
     def explain(self, handle: FdHandle) -> Evidence:

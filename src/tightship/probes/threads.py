@@ -50,7 +50,8 @@ class ThreadProbe(BaseProbe):
 
     def label(self, handle: Any) -> str:
         """Return the target function's name, or the thread's name without numbers."""
-        return _label(target(handle))
+        thread = target(handle)
+        return "?" if thread is None else _label(thread)
 
     def covers(self, handle: Any) -> Iterable[Key]:
         """A thread takes its native thread along, and what its frames hold."""

@@ -17,6 +17,7 @@ from ..model import Evidence, Key, Owner, Scene
 from ..origin import Raw
 from ..ownership import current
 from .base import BaseProbe
+from .complaints import listen
 
 __all__ = ["UNCLOSED", "UnclosedProbe", "without_address"]
 
@@ -40,6 +41,21 @@ class UnclosedProbe(BaseProbe):
         self._dead: dict[Key, _Unclosed] = {}
         self._numbers = itertools.count()
         UNCLOSED.append(self)
+
+    def install(self, patch: Any) -> None:
+        """Hear what dying objects tell their loop."""
+        listen(patch, self._hear)
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self in UNCLOSED:
+            UNCLOSED.remove(self)
+
+    def _hear(self, loop: Any, context: dict[str, Any]) -> None:
+        message = str(context.get("message", ""))
+        if message.startswith("Unclosed ") and context.get("exception") is None:
+            # The object goes under its own name: client_session, connector, response ...
+            self.note(message, next((v for k, v in context.items() if k != "message"), None))
 
     def note(self, message: str, obj: Any) -> None:
         """Remember one."""
@@ -99,5 +115,5 @@ def without_address(text: str) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
-#: Where the exception probe hands over what it hears.
+#: Those that listen: the watch asks them what was told already.
 UNCLOSED: list[UnclosedProbe] = []
