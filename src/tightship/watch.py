@@ -93,6 +93,7 @@ class Watch:
     _reported: list[tuple[Finding, Survivor]] = field(init=False, default_factory=list)
     _adopted: dict[int, tuple[Any, Owner, str]] = field(init=False, default_factory=dict)
     _pid: int = field(init=False, default=0)
+    _told: bool = field(init=False, default=False)
     on_closing: Callable[[Any, list[Survivor]], list[Survivor]] | None = field(
         init=False, default=None
     )
@@ -297,6 +298,7 @@ class Watch:
     def _end(self, owner: Owner) -> list[Finding]:
         survivors: list[Survivor] = []
         findings = self._early
+        self._told = bool(findings)
         self._early = []
         for loop in self.loops.open():
             if not loop.is_running():
@@ -657,6 +659,9 @@ class Watch:
         findings = []
         for g in garbage:
             if any(u.told(g.text) for u in UNCLOSED):
+                continue
+            if g.text == "loop is closed" and self._told:
+                # A stream writer whose transport was told of when the loop closed.
                 continue
             birth = g.birth
             owner = birth.owner if birth is not None and birth.owner is not None else test

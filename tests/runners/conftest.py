@@ -58,7 +58,7 @@ class Ran:
     """Everything it printed."""
     status: int
     found: dict[str, list[str]] = field(default_factory=dict)
-    """By test: ``"kind owner"`` of every finding, whatever its verdict, in order."""
+    """By test: ``"kind owner"`` of every failing finding and every note, in order."""
     outcomes: dict[str, str] = field(default_factory=dict)
     """By test: the journal's outcome."""
     records: list[dict[str, Any]] = field(default_factory=list)
@@ -99,7 +99,7 @@ def run(pytester: pytest.Pytester) -> Callable[..., Ran]:
             ran.outcomes[name] = record["outcome"]
             for f in record["findings"]:
                 ran.found.setdefault(name, []).append(
-                    f"{f['kind']} {f['owner']}" + (f" {f['verdict']}" if f["verdict"] != "fail" else "")
+                    f"{f['kind']} {f['owner']}" + (f" {f['verdict']}" if f["verdict"] not in ("fail", "note") else "")
                 )
         for found in ran.found.values():
             found.sort()

@@ -163,7 +163,7 @@ def test_the_owner_is_right_inside_anyios_one_runner_task(run, backend, options,
     }
     if backend == "trio":
         del expected["test_leaves_a_task"], expected["test_leaves_a_timer"]
-    assert ran.counts["passed"] == 16
+    assert ran.counts["passed"] == 15
     assert ran.found == expected
 
 

@@ -204,6 +204,9 @@ def test_a_fixture_is_charged_when_it_ends_and_never_before(run):
         user = f"test_{scope}_leaves_its_client_open"
         expected[user] = [f"transport {user}"]
         if scope == "function":
+            # The connection that its server accepted has no longer a server.
+            echo = "fixture 'function_echo' (function)"
+            expected[user] = [f"task {echo}", f"transport {echo}", f"transport {user}"]
             expected["test_function_uses_all"] = left
             expected["test_function_last"] = [f"task {whose['task']}"]
         elif scope == "session":

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from ..explain import fds
 from ..model import Evidence, Key, Owner, Scene
 from ..ownership import of_context
-from ..runtimes.loops import is_uvloop, selector_entries
+from ..runtimes.loops import is_uvloop, of_uvloop, selector_entries
 from .base import BaseProbe, fd_key, target, weak
 
 __all__ = ["ServerProbe"]
@@ -27,7 +27,7 @@ class ServerProbe(BaseProbe):
         if is_uvloop(scene.loop):
             for servers in scene.objects.values():
                 for server in servers:
-                    if server.is_serving():
+                    if server.is_serving() and of_uvloop(server, scene.loop):
                         found[("object", id(server))] = (weak(server), None)
             return found
         for _, reader, _ in selector_entries(scene.loop):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 from ..ledger import LEDGER
 from ..model import Evidence, Key, Owner, Scene
 from ..ownership import of_context
-from ..runtimes.loops import is_uvloop
+from ..runtimes.loops import context_of, is_uvloop, of_uvloop
 from .base import BaseProbe, target, weak
 
 __all__ = ["TimerProbe", "callback_name"]
@@ -40,7 +41,12 @@ class TimerProbe(BaseProbe):
     def snapshot(self, scene: Scene) -> Mapping[Key, Any]:
         """Return the loop's live timers; uvloop's come from the window."""
         if is_uvloop(scene.loop):
-            handles = [h for hs in scene.objects.values() for h in hs if not h.cancelled()]
+            handles = [
+                h
+                for hs in scene.objects.values()
+                for h in hs
+                if not h.cancelled() and of_uvloop(h, scene.loop)
+            ]
         else:
             handles = [h for h in scene.loop._scheduled if not h._cancelled]
         return {("object", id(h)): weak(h) for h in handles if not _of_waiter(h)}
@@ -57,8 +63,7 @@ class TimerProbe(BaseProbe):
         timer = target(handle)
         if timer is None:
             return None
-        owner = of_context(getattr(timer, "_context", None))
-        return owner or super().owner(handle)
+        return of_context(context_of(timer)) or super().owner(handle)
 
     def label(self, handle: Any) -> str:
         """Return the callback's qualified name."""
@@ -83,7 +88,10 @@ class TimerProbe(BaseProbe):
 
 
 def _callback(timer: Any) -> Any:
-    return getattr(timer, "_callback", None)
+    if timer is None or hasattr(timer, "_callback"):
+        return getattr(timer, "_callback", None)
+    # uvloop's: the first thing it holds is what it will call.
+    return next((held for held in gc.get_referents(timer) if callable(held)), None)
 
 
 def _of_waiter(timer: Any) -> bool:

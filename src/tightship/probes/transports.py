@@ -9,7 +9,7 @@ from ..explain import fds
 from ..ledger import LEDGER, Birth
 from ..model import Evidence, Key, Owner, Scene
 from ..ownership import of_context
-from ..runtimes.loops import is_uvloop, selector_entries
+from ..runtimes.loops import context_of, is_uvloop, of_uvloop, selector_entries
 from .base import BaseProbe, fd_key, target, weak
 
 __all__ = ["TransportProbe"]
@@ -35,7 +35,7 @@ class TransportProbe(BaseProbe):
         if is_uvloop(loop):
             for transports in scene.objects.values():
                 for transport in transports:
-                    if not transport.is_closing():
+                    if not transport.is_closing() and of_uvloop(transport, loop):
                         found[("object", id(transport))] = (weak(transport), None)
             return found
         entries = {fd: reader or writer for fd, reader, writer in selector_entries(loop)}
@@ -62,8 +62,8 @@ class TransportProbe(BaseProbe):
 
     def owner(self, handle: Any) -> Owner | None:
         """Read the owner from the context that reads for it."""
-        owner = of_context(getattr(handle[1], "_context", None))
-        return owner or super().owner(handle)
+        reader = handle[1] if handle[1] is not None else target(handle[0])
+        return of_context(context_of(reader)) or super().owner(handle)
 
     def label(self, handle: Any) -> str:
         """Return the protocol's type, which tells whose connection this is."""

@@ -9,10 +9,12 @@ the standard library goes through it: pytest-asyncio, anyio, `asyncio.run`,
 from __future__ import annotations
 
 import functools
+import gc
 import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from ..ledger import LEDGER
@@ -23,9 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Loops",
+    "context_of",
     "is_quiet",
     "is_uvloop",
     "next_due",
+    "of_uvloop",
     "pending_tasks",
     "ready",
     "selector_entries",
@@ -127,6 +131,20 @@ def _looked(loop: Any) -> bool:
 def is_uvloop(loop: Any) -> bool:
     """Tell whether a loop is uvloop's, whose handles are not visible as attributes."""
     return not hasattr(loop, "_ready")
+
+
+def of_uvloop(obj: Any, loop: Any) -> bool:
+    """Tell whether one of uvloop's objects belongs to this loop: the collector can see it."""
+    return any(held is loop for held in gc.get_referents(obj))
+
+
+def context_of(obj: Any) -> Context | None:
+    """Return the context that a handle or transport runs its callbacks in."""
+    context = getattr(obj, "_context", None)
+    if context is None and obj is not None:
+        # uvloop's keep it out of Python's sight, but not of the collector's.
+        context = next((h for h in gc.get_referents(obj) if isinstance(h, Context)), None)
+    return context
 
 
 def pending_tasks(loop: Any) -> list[weakref.ref[Any]]:
