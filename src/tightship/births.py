@@ -153,8 +153,13 @@ class Patcher:
         if found is not None and not _importing(found):
             self._run(callback, found)
             return
-        _FINDER.add(module, lambda mod: self._run(callback, mod) if self.active else None)
-        self._stack.callback(_FINDER.drop, module)
+
+        def later(loaded: Any) -> None:
+            if self.active:
+                self._run(callback, loaded)
+
+        _FINDER.add(module, later)
+        self._stack.callback(_FINDER.drop, module, later)
 
     def _run(self, callback: Callable[[Any], None], module: Any) -> None:
         try:
@@ -184,8 +189,13 @@ class _Finder:
             sys.meta_path.insert(0, self)  # type: ignore[arg-type]
         self._callbacks.setdefault(name, []).append(callback)
 
-    def drop(self, name: str) -> None:
-        self._callbacks.pop(name, None)
+    def drop(self, name: str, callback: Callable[[Any], None]) -> None:
+        # Others, a pytest run around this one, may wait for the same module.
+        left = [c for c in self._callbacks.get(name, ()) if c is not callback]
+        if left:
+            self._callbacks[name] = left
+        else:
+            self._callbacks.pop(name, None)
         if not self._callbacks and self in sys.meta_path:
             sys.meta_path.remove(self)  # type: ignore[arg-type]
 

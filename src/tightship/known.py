@@ -86,9 +86,9 @@ KNOWN: tuple[Known, ...] = (
     Known(
         "thread",
         "Trio thread *",
+        # Trio gives a worker this name while it is idle, and the job's name while it works.
         _IDLE.format("trio's thread cache"),
         module="trio",
-        running=r"^\S*trio/_core/_thread_cache\.py:",
     ),
     Known(
         "thread",
@@ -227,6 +227,14 @@ KNOWN: tuple[Known, ...] = (
             count=1,
         )
         for end in ("read-end", "write-end")
+    ),
+    Known(
+        "file",
+        "null",
+        "libuv holds a descriptor in reserve: made with a uvloop loop's first stream",
+        module="uvloop",
+        unseen=True,
+        count=1,
     ),
     *(
         Known(kind, "*", "pytest-xdist's connection to its workers", made="execnet/*")

@@ -16,7 +16,7 @@ from types import CodeType, FrameType
 
 from .model import Site
 
-__all__ = ["DEPTH", "Raw", "capture", "describe", "layer", "project_site", "set_root", "shorten", "stack_sites"]
+__all__ = ["DEPTH", "Raw", "capture", "describe", "layer", "project_site", "root", "set_root", "shorten", "stack_sites"]
 
 #: Frames kept per birth. Enough to climb out of asyncio and one client library.
 DEPTH = 12
@@ -77,6 +77,11 @@ _site = tuple(
 )
 _own = os.path.dirname(os.path.realpath(__file__)) + os.sep
 _root = os.getcwd() + os.sep
+
+
+def root() -> str:
+    """Return the directory to which shown paths are relative."""
+    return _root
 
 
 def set_root(path: str) -> None:

@@ -12,7 +12,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from . import origin, probes
@@ -51,53 +51,55 @@ class Survivor:
     subject: str = ""
 
 
-@dataclass(slots=True)
 class Watch:
     """Watches owners come and go.
 
     Args:
         grace: seconds after which waiting for something that still moves ends.
         on_fault: called with (part, exception) when a part of Tightship fails.
+        off: tells of a kind whether it isn't to be watched at all.
     """
-
-    grace: float = 1.0
-    on_fault: Callable[[str, BaseException], None] = lambda part, exc: None
-    off: Callable[[str], bool] = lambda kind: False
 
     active: ClassVar[list[Watch]] = []
     """Those that are installed in this process, the oldest first."""
 
-    patch: Patcher = field(init=False)
-    loops: loops.Loops = field(init=False, default_factory=loops.Loops)
-    window: Window = field(init=False, default_factory=Window)
-    installed: bool = field(init=False, default=False)
-    blind: list[str] = field(init=False, default_factory=list)
-    """What can't be watched here, as sentences for the header."""
-
-    _loop_probes: list[Any] = field(init=False, default_factory=list)
-    _probes: list[Any] = field(init=False, default_factory=list)
-    _ticks: list[Any] = field(init=False, default_factory=list)
-    _last: Any = field(init=False, default=None)
-    _known: set[Key] = field(init=False, default_factory=set)
-    _known_loop: set[Any] = field(init=False, default_factory=set)
-    _holdings: dict[Owner, list[Survivor]] = field(init=False, default_factory=dict)
-    _early: list[Finding] = field(init=False, default_factory=list)
-    _covered: set[Key] = field(init=False, default_factory=set)
-    _values: dict[int, Owner] = field(init=False, default_factory=dict)
-    _segments: dict[Key, tuple[Any, Owner]] = field(init=False, default_factory=dict)
-    _types: dict[str, type] = field(init=False, default_factory=dict)
-    _wanted: frozenset[type] = field(init=False, default=frozenset())
-    _modules: int = field(init=False, default=-1)
-    _fds: Any = field(init=False, default=None)
-    _ended_wide: list[Owner] = field(init=False, default_factory=list)
-    _reported: list[tuple[Finding, Survivor]] = field(init=False, default_factory=list)
-    _adopted: dict[int, tuple[Any, Owner, str]] = field(init=False, default_factory=dict)
-    _pid: int = field(init=False, default=0)
-    _told: bool = field(init=False, default=False)
-    on_closing: Callable[[Any, list[Survivor]], list[Survivor]] | None = field(
-        init=False, default=None
-    )
-    """Blocks: takes what is theirs of a closing loop's survivors, returns the rest."""
+    # A plain class: a dataclass of this size would cost each session two milliseconds.
+    def __init__(
+        self,
+        grace: float = 1.0,
+        on_fault: Callable[[str, BaseException], None] = lambda part, exc: None,
+        off: Callable[[str], bool] = lambda kind: False,
+    ) -> None:
+        self.grace = grace
+        self.on_fault = on_fault
+        self.off = off
+        self.patch: Patcher
+        self.loops = loops.Loops()
+        self.window = Window()
+        self.installed = False
+        self.on_closing: Callable[[Any, list[Survivor]], list[Survivor]] | None = None
+        """Blocks: takes what is theirs of a closing loop's survivors, returns the rest."""
+        self._loop_probes: list[Any] = []
+        self._probes: list[Any] = []
+        self._ticks: list[Any] = []
+        self._last: Any = None
+        self._known: set[Key] = set()
+        self._known_loop: dict[Key, Any] = {}
+        self._deferred: dict[Key, Any] = {}
+        self._holdings: dict[Owner, list[Survivor]] = {}
+        self._early: list[Finding] = []
+        self._covered: set[Key] = set()
+        self._values: dict[int, Owner] = {}
+        self._segments: dict[Key, tuple[Any, Owner]] = {}
+        self._types: dict[str, type] = {}
+        self._wanted: frozenset[type] = frozenset()
+        self._modules = -1
+        self._fds: Any = None
+        self._ended_wide: list[Owner] = []
+        self._reported: list[tuple[Finding, Survivor]] = []
+        self._adopted: dict[int, tuple[Any, Owner, str]] = {}
+        self._pid = 0
+        self._told = False
 
     # -- life of the watch ---------------------------------------------------------------
 
@@ -169,6 +171,7 @@ class Watch:
         self._holdings.clear()
         self._known.clear()
         self._known_loop.clear()
+        self._deferred.clear()
         self._segments.clear()
         self._values.clear()
         self._adopted.clear()
@@ -394,6 +397,10 @@ class Watch:
             return
         owner = current()
         assert owner is not None
+        leaving = sys.exc_info()[1]
+        if leaving is not None and not isinstance(leaving, (Exception, GeneratorExit)):
+            # Ctrl-C, sys.exit or a group of them ended the loop's run: nobody could tidy up.
+            return
         with self._looking():
             survivors = self._loop_survivors(loop, closing=True, test=owner)
             if survivors and self.on_closing is not None:
@@ -415,7 +422,9 @@ class Watch:
             scene = self._scene(probe, objects, loop)
             snapshot = self._guard(probe, lambda p=probe, s=scene: p.snapshot(s), {})
             for key, handle in snapshot.items():
-                if key in seen or key in self._known_loop:
+                if key in seen or (key in self._known_loop and _same(self._known_loop[key], handle)):
+                    continue
+                if key in self._deferred and _same(self._deferred[key], handle) and not closing:
                     continue
                 seen.add(key)
                 survivor = self._survivor(probe, key, handle, test)
@@ -479,15 +488,17 @@ class Watch:
         """Leave a survivor to its owner, which is still there."""
         self._holdings.setdefault(survivor.owner, []).append(survivor)
         if survivor.probe.scope == "loop":
-            self._known_loop.add(survivor.key)
+            self._deferred[survivor.key] = survivor.handle
 
     def _release(self, owner: Owner) -> list[Survivor]:
         """Return what an owner that just ended had been left, if it is still there."""
-        return [
-            s
-            for s in self._holdings.pop(owner, ())
-            if self._guard(s.probe, lambda s=s: s.probe.alive(s.handle), False)
-        ]
+        left = []
+        for s in self._holdings.pop(owner, ()):
+            self._deferred.pop(s.key, None)
+            told = s.key in self._known_loop and _same(self._known_loop[s.key], s.handle)
+            if not told and self._guard(s.probe, lambda s=s: s.probe.alive(s.handle), False):
+                left.append(s)
+        return left
 
     # -- settling ------------------------------------------------------------------------
 
@@ -554,7 +565,7 @@ class Watch:
             if forget is not None:
                 forget(s.key)
             if s.probe.scope == "loop":
-                self._known_loop.add(s.key)
+                self._known_loop[s.key] = s.handle
             if forget is None or type(s.probe).forget is BaseProbe.forget:
                 self._reported.append((finding, s))
         return findings
@@ -650,9 +661,10 @@ class Watch:
         own: set[Key] = set()
         for loop in self.loops.open():
             own.update(LoopProbe().covers(loop))
-            executor = getattr(loop, "_default_executor", None)
+            executor = loops.default_executor(loop)
             if executor is not None:
                 own.update(ExecutorProbe().covers(executor))
+                own.add(("object", id(executor)))
         return own
 
     def _from_garbage(self, garbage: list[Garbage], test: Owner) -> list[Finding]:
@@ -738,7 +750,7 @@ class Watch:
         if obj is None:
             return ""
         try:
-            path = holder_path(obj, budget=0.05) or ""
+            path = holder_path(obj, ignore=_untouchable(), budget=0.05) or ""
             return "" if path.startswith(_REGISTRIES) or ".funcargs" in path else path
         except Exception as exc:
             self.on_fault("holders", exc)
@@ -819,6 +831,15 @@ class _Looking:
             gc.enable()
 
 
+def _untouchable() -> list[Any]:
+    """Return what must not be asked for its referents.
+
+    On 3.12 asyncio's C module shows the collector its list of free iterators; whoever takes
+    one from there frees it twice, and the next pass over the heap never ends.
+    """
+    return [m for m in (sys.modules.get("_asyncio"),) if m is not None]
+
+
 def _ended(owner: Owner) -> bool:
     return owner.ended or (owner.parent is not None and owner.parent.ended)
 
@@ -847,6 +868,12 @@ def _handled(handle: Any) -> Any:
         return None
     # A type without weak references: the handle is the object itself.
     return None if type(handle).__module__.startswith("tightship") else handle
+
+
+def _same(then: Any, now: Any) -> bool:
+    """Tell whether two handles under one key are the same thing: an address is used again."""
+    obj = _handled(now)
+    return obj is None or _handled(then) is obj
 
 
 def _current_task() -> Any:

@@ -11,8 +11,7 @@ of the call, and what the window held until then is remembered by weak reference
 
 Two things can still break a window, and both are noticed: a guarded function that was imported
 by name before we came, and another window inside this one (a pytest run inside a test). A
-canary tells: a piece of garbage set aside with the rest, which only a collection of the whole
-heap can find.
+canary tells: an object that was set aside with the rest must not be among the young.
 """
 
 from __future__ import annotations
@@ -50,7 +49,11 @@ class Garbage(NamedTuple):
 
 
 class _Canary:
-    __slots__ = ("__weakref__", "me")
+    __slots__ = ("me",)
+
+    def __init__(self) -> None:
+        # Only what can hold something is tracked by the collector.
+        self.me = [self]
 
 
 class Window:
@@ -60,9 +63,10 @@ class Window:
 
     def __init__(self) -> None:
         self.is_open = False
-        self._canary: weakref.ref[_Canary] | None = None
+        self._canary = _Canary()
         self._keep_frozen: bool | None = None
         self._wanted: frozenset[type] = frozenset()
+        self._boring: set[type] = set()
         self._earlier: list[tuple[type, weakref.ref[Any] | None, int]] = []
         self.looking = False
         """True while Tightship itself looks around: the guards step aside."""
@@ -89,14 +93,7 @@ class Window:
             self._keep_frozen = True
         elif called == "unfreeze":
             self._keep_frozen = False
-        self._hatch()
         _freeze()
-
-    def _hatch(self) -> None:
-        if self._canary is None or self._canary() is None:
-            canary = _Canary()
-            canary.me = canary  # type: ignore[misc]
-            self._canary = weakref.ref(canary)
 
     def open(self) -> None:
         """Set everything older aside."""
@@ -106,7 +103,6 @@ class Window:
             # A suite that froze its imports once (a common conftest trick) stays frozen.
             count = gc.get_freeze_count
             self._keep_frozen = getattr(count, "__wrapped__", count)() > 0
-        self._hatch()
         self._earlier.clear()
         _freeze()
         self.is_open = True
@@ -156,18 +152,29 @@ class Window:
 
     @property
     def broken(self) -> bool:
-        """True if somebody unfroze the heap meanwhile. Ask after `collect`."""
-        return self._canary is None or self._canary() is None
+        """True if somebody unfroze the heap meanwhile."""
+        return any(type(obj) is _Canary for obj in _get_objects())
 
     def objects(self, wanted: frozenset[type]) -> Mapping[type, list[Any]]:
         """Return the living objects of the wanted types (or derived ones) by wanted type."""
-        self._wanted = wanted
-        if not self.is_open or self.broken:
+        if wanted is not self._wanted:
+            self._wanted = wanted
+            self._boring.clear()
+        if not self.is_open:
             return {}
         objects = _get_objects()
         isdisjoint = wanted.isdisjoint
         try:
-            hit = {t for t in set(map(type, objects)) if not isdisjoint(t.__mro__)}
+            hit = set()
+            kinds = set(map(type, objects))
+            if _Canary in kinds:
+                return {}
+            for kind in kinds - self._boring:
+                if not isdisjoint(kind.__mro__):
+                    hit.add(kind)
+                elif "<locals>" not in kind.__qualname__:
+                    # A class of a module lives as long as the module: we may remember it.
+                    self._boring.add(kind)
             found: dict[type, list[Any]] = {}
             if self._earlier:
                 self._recall(found)

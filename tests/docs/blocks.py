@@ -56,7 +56,10 @@ class Block:
     @property
     def has_tests(self) -> bool:
         """True if pytest would find tests in it."""
-        return self.language == "python" and re.search(r"^\s*(async )?def test_", self.text, re.M) is not None
+        return (
+            self.language == "python"
+            and re.search(r"^\s*(async )?def test_", self.text, re.M) is not None
+        )
 
 
 def blocks(page: Path) -> list[Block]:
@@ -81,6 +84,7 @@ def normal(line: str) -> str:
     # Of an absolute path the last part stays.
     line = re.sub(r"(?<![\w.])(?:/[\w.+-]+)+/(?=[\w.+-])", "", line)
     line = re.sub(r"(?<=\bpython)[\d.]+\b", "", line)
+    line = re.sub(r"\[ *\d+%\]", "", line)
     line = re.sub(r"\d+", "0", line)
     return re.sub(r"([ =_-])\1+", r"\1", line).strip()
 

@@ -315,7 +315,7 @@ def test_default():
 
 
 FILES = {
-    "malformed": ("[tool.tightship\n", None, "is not valid TOML"),
+    "malformed": ("[tool.tightship\n", None, "pyproject.toml"),
     "unknown key": ("[tool.tightship]\ntreshold = 'off'\n", None, "did you mean 'threshold'?"),
     "wrong type": ("[tool.tightship]\ngrace = 'long'\n", None, "a number of seconds"),
     "wrong section": ("[tool]\ntightship = 3\n", None, "expected a table"),

@@ -94,7 +94,7 @@ def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=30,
         check=False,
     )
     assert "no tests ran" not in result.stdout, result.stdout

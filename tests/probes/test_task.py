@@ -19,12 +19,11 @@ async def poll():
     await asyncio.Event().wait()
 
 
-async def resist(stop):
-    while not stop.is_set():
-        try:
-            await stop.wait()
-        except asyncio.CancelledError:
-            pass
+async def resist():
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        await asyncio.Event().wait()
 
 
 async def test_create_task():
@@ -55,13 +54,9 @@ async def test_eager():
 
 
 async def test_cancelled_but_resisting():
-    stop = asyncio.Event()
-    asyncio.get_running_loop().call_later(30, stop.set).cancel()
-    task = asyncio.create_task(resist(stop))  # born
+    task = asyncio.create_task(resist())  # born
     await asyncio.sleep(0)
     task.cancel()
-    asyncio.get_running_loop().stop_resisting = stop
-    asyncio.current_task().add_done_callback(lambda _: None)
 
 
 async def test_destroyed_by_the_collector():
@@ -127,19 +122,19 @@ async def test_clean_gather():
 """
 
 LEAKS: dict[str, dict[str, Any]] = {
-    "test_create_task": {"label": "poll", "facts": {"waiting": "test_suite.py:9"}, "fix": "TaskGroup"},
-    "test_ensure_future": {"label": "poll"},
-    "test_loop_create_task_never_begun": {"label": "poll"},
-    "test_task_group_left_open": {"label": "poll"},
-    "test_cancelled_but_resisting": {"label": "resist", "facts": {"cancelled": "once, but"}},
+    "test_create_task": {"label": "poll", "certainty": "proven", "facts": {"waiting": "test_suite.py:9"}, "fix": "TaskGroup"},
+    "test_ensure_future": {"label": "poll", "certainty": "proven"},
+    "test_loop_create_task_never_begun": {"label": "poll", "certainty": "proven"},
+    "test_task_group_left_open": {"label": "poll", "certainty": "proven"},
+    "test_cancelled_but_resisting": {"label": "resist", "certainty": "proven", "facts": {"cancelled": "once, but"}},
     "test_destroyed_by_the_collector": {
         "label": "test_destroyed_by_the_collector.<locals>.lost",
         "certainty": "proven",
         "facts": {"state": "destroyed by the garbage collector"},
     },
-    "test_run_in_a_hand_made_loop": {"label": "poll"},
+    "test_run_in_a_hand_made_loop": {"label": "poll", "certainty": "proven"},
     "test_of_a_fixture": {"label": "poll", "owner": "fixture 'poller' (function)"},
-    **({"test_eager": {"label": "poll"}} if sys.version_info >= (3, 12) else {}),
+    **({"test_eager": {"label": "poll", "certainty": "proven"}} if sys.version_info >= (3, 12) else {}),
 }
 
 

@@ -203,14 +203,113 @@ def test_a_fixture_is_charged_when_it_ends_and_never_before(run):
         ]
         user = f"test_{scope}_leaves_its_client_open"
         expected[user] = [f"transport {user}"]
+        # The connection that its server accepted there has no longer a server.
+        echo = f"fixture '{scope}_echo' ({scope})"
+        accepted = [f"task {echo}", f"transport {echo}"]
         if scope == "function":
-            # The connection that its server accepted has no longer a server.
-            echo = "fixture 'function_echo' (function)"
-            expected[user] = [f"task {echo}", f"transport {echo}", f"transport {user}"]
+            expected[user] += accepted
             expected["test_function_uses_all"] = left
             expected["test_function_last"] = [f"task {whose['task']}"]
-        elif scope == "session":
-            expected["test_session_last"] = left
         else:
-            expected[f"test_{scope}_last"] = left
-    assert ran.found == expected
+            # The suite is one package: that ends with the session.
+            last = "test_session_last" if scope == "package" else f"test_{scope}_last"
+            expected.setdefault(last, []).extend(left + accepted)
+    assert ran.found == {test: sorted(left) for test, left in expected.items()}
+
+
+LAZY = '''
+import asyncio
+import pytest
+import pytest_asyncio
+import socket
+from harbour import *
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+class Client:
+    """Connects, and starts to read, when it is used first: most clients and pools do."""
+
+    def __init__(self, port):
+        self.port = port
+        self.answers = []
+        self.reader_task = self.beat = self.writer = self.spare = None
+
+    async def ask(self):
+        if self.writer is None:
+            reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
+            self.reader_task = asyncio.create_task(self.read(reader))
+            self.beat = asyncio.get_running_loop().call_later(1000, self.ping)
+            self.spare = socket.socket()
+        answer = asyncio.get_running_loop().create_future()
+        self.answers.append(answer)
+        self.writer.write(b"?")
+        return await answer
+
+    def ping(self):
+        pass
+
+    async def read(self, reader):
+        while data := await reader.read(1):
+            self.answers.pop(0).set_result(data)
+
+    async def close(self):
+        if self.writer is not None:
+            self.reader_task.cancel()
+            self.beat.cancel()
+            self.writer.close()
+            self.spare.close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def client():
+    server = await listen()
+    client = Client(address(server)[1])
+    yield client
+    await client.close()
+    server.close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def deep(client):
+    yield {"clients": [client]}
+
+
+async def test_lazy_before(client):
+    pass
+
+
+async def test_lazy_first_use(client):
+    assert await client.ask() == b"?"
+
+
+async def test_lazy_second_use(deep):
+    assert await deep["clients"][0].ask() == b"?"
+
+
+async def test_lazy_leak(client):
+    start(forever())
+
+
+async def test_lazy_leak_waits_for_the_client(client):
+    """What waits for something of the client's is not the client's."""
+    async def wait():
+        answer = asyncio.get_running_loop().create_future()
+        client.answers.append(answer)
+        await answer
+    asyncio.create_task(wait())
+    await asyncio.sleep(0)
+
+
+async def test_lazy_last(client):
+    pass
+'''
+
+
+def test_what_a_wide_fixtures_value_begins_during_a_test_is_the_fixtures(run):
+    """A session's client that connects lazily: its task, timer and sockets are no test's leak."""
+    ran = run(test_it=LAZY)
+    assert ran.found == {
+        "test_lazy_leak": ["task test_lazy_leak"],
+        "test_lazy_leak_waits_for_the_client": ["task test_lazy_leak_waits_for_the_client"],
+    }

@@ -12,14 +12,17 @@ from typing import Any
 import pytest
 
 from .. import origin
-from ..config import Config, ConfigError, from_marker, load
+from ..config import Config, ConfigError, MarkerPolicy, from_marker, load
 from ..journal import SCHEMA, Journal, JournalError
 from ..model import Finding, Owner, Verdict
 from ..ownership import CURRENT
 from ..policy import Policy, group
 from ..probes import KINDS
+from ..probes.fdtable import OWN
+from ..probes.foreign import load_all
 from ..reporters import terminal
 from ..watch import Watch
+from .longrepr import longrepr
 
 __all__ = ["TightshipSession"]
 
@@ -53,7 +56,14 @@ class TightshipSession:
         self.tests = 0
         self.journal: Journal | None = None
         self.state: _State | None = None
+        self.complete = True
+        """False once anything kept a test from running."""
+        self.bad_markers: list[str] = []
         self._owners: dict[Any, Owner] = {}
+        self._parsed: dict[tuple[int, str], tuple[pytest.Mark, MarkerPolicy]] = {}
+        self._outcome = "passed"
+        self._seconds = 0.0
+        self._root = origin.root()
         self.session_owner = Owner("the session", "session", "session")
 
     # -- beginning and end -----------------------------------------------------------------
@@ -72,7 +82,7 @@ class TightshipSession:
             "journal": option.tightship_journal,
             "fail_on_fault": option.tightship_fail_on_fault,
         }
-        extra, broken = _foreign_probes()
+        extra, broken = load_all(KINDS)
         kinds = (*KINDS, *(p.kind for p in extra))
         try:
             settings = load(
@@ -86,10 +96,12 @@ class TightshipSession:
         if settings.journal is not None and not config.option.collectonly:
             path = config.rootpath / settings.journal
             try:
-                session.journal = Journal(path, fresh=not session.worker)
+                session.journal = Journal(path, fresh=not session.worker, own=OWN)
             except JournalError as exc:
                 raise pytest.UsageError(f"tightship: {exc}") from None
-        if settings.enabled and not config.option.collectonly:
+        # Under pytest-xdist the tests run elsewhere.
+        controls = not session.worker and getattr(option, "dist", "no") != "no"
+        if settings.enabled and not config.option.collectonly and not controls:
             session.start()
         return session
 
@@ -103,16 +115,13 @@ class TightshipSession:
                 self.watch.add_probe(probe)
             except TypeError as exc:
                 self._fault(getattr(probe, "kind", repr(probe)), exc)
-        if self.journal is not None:
-            from ..probes.fdtable import OWN
-
-            OWN.add(self.journal.fd)
 
     def close(self) -> None:
         """Stop watching and undo everything."""
         try:
             self.watch.uninstall()
         finally:
+            origin.set_root(self._root)
             if self.journal is not None:
                 self.journal.close()
 
@@ -135,40 +144,70 @@ class TightshipSession:
         """Refuse bad markers before the first test runs, all of them at once."""
         errors: dict[str, None] = {}
         for item in items:
-            for mark in item.iter_markers("tightship"):
+            for node, mark in item.iter_markers_with_node("tightship"):
                 try:
-                    self._marker(item, mark)
+                    self.policy.register(self._parse(node, mark).rules)
                 except ConfigError as exc:
-                    errors[f"{item.nodeid}: {exc}"] = None
-        if errors:
-            lines = list(errors)
-            more = [f"... and {len(lines) - 10} more"] if len(lines) > 10 else []
-            raise pytest.UsageError("tightship: bad marker\n" + "\n".join(lines[:10] + more))
+                    errors[str(exc)] = None
+        if not errors:
+            return
+        lines = list(errors)
+        more = [f"... and {len(lines) - 10} more"] if len(lines) > 10 else []
+        if not self.worker:
+            raise pytest.UsageError("\n".join(("tightship: bad marker", *lines[:10], *more)))
+        # An error here would come out as a crash of the worker: the controller tells it.
+        self.bad_markers = lines[:10] + more
+        items.clear()
 
-    def _marker(self, item: pytest.Item, mark: pytest.Mark) -> Any:
-        return from_marker(
-            mark.args,
-            mark.kwargs,
-            kinds=self.kinds,
-            where="@pytest.mark.tightship",
-            today=datetime.date.today(),
-        )
+    def _parse(self, node: Any, mark: pytest.Mark) -> MarkerPolicy:
+        name = node.nodeid
+        if getattr(node, "callspec", None) is not None:
+            # Its parameters share the marker.
+            name = f"{node.parent.nodeid}::{node.originalname}"
+        key = id(mark), name
+        known = self._parsed.get(key)
+        if known is None:
+            parsed = from_marker(
+                mark.args,
+                mark.kwargs,
+                kinds=self.kinds,
+                where=f"{name}: @pytest.mark.tightship" if name else "@pytest.mark.tightship",
+                today=datetime.date.today(),
+            )
+            self._parsed[key] = known = mark, parsed
+        return known[1]
 
-    def _markers(self, item: pytest.Item) -> list[Any]:
+    def _markers(self, item: pytest.Item) -> list[MarkerPolicy]:
         found = []
-        for mark in item.iter_markers("tightship"):
+        for node, mark in item.iter_markers_with_node("tightship"):
             try:
-                found.append(self._marker(item, mark))
+                found.append(self._parse(node, mark))
             except ConfigError as exc:  # a marker added while the test ran
                 self._fault("marker", exc)
         return found
 
     def _watched(self, item: pytest.Item) -> bool:
+        """Tell whether a test is looked at, and for how long at most."""
+        enabled = grace = None
         for mark in item.iter_markers("tightship"):
-            enabled = mark.kwargs.get("enabled")
-            if enabled is not None:
-                return bool(enabled)
+            if enabled is None:
+                enabled = mark.kwargs.get("enabled")
+            if grace is None:
+                grace = mark.kwargs.get("grace")
+        self.watch.grace = self.settings.grace if grace is None else grace
+        if enabled is not None:
+            return bool(enabled)
         return self.settings.enabled or "tightship" in getattr(item, "fixturenames", ())
+
+    def pytest_deselected(self, items: Any) -> None:
+        """Remember that not all tests run."""
+        if items:
+            self.complete = False
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Remember that some tests could not be collected."""
+        if report.failed:
+            self.complete = False
 
     # -- a test's way ----------------------------------------------------------------------
 
@@ -234,8 +273,12 @@ class TightshipSession:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Put findings into the report of the teardown, where nothing swallows them."""
         report = yield
+        if self.journal is not None:
+            self._note(report)
         state = self.state
         if state is None:
+            if self.journal is not None and report.when == "teardown":
+                self._write(item, report, None)
             return report
         if report.when != "teardown":
             if call.excinfo is not None:
@@ -254,24 +297,51 @@ class TightshipSession:
         if state.findings:
             self._judge(item, report, state)
         if self.journal is not None:
-            try:
-                self.journal.write(
-                    {
-                        "event": "test",
-                        "nodeid": report.nodeid,
-                        "outcome": "failed" if state.failed else report.outcome,
-                        "findings": [f.to_dict() for f in state.findings],
-                        "pid": os.getpid(),
-                    }
-                )
-            except OSError as exc:
-                self._fault("journal", exc)
+            self._write(item, report, state)
+
+    def _note(self, report: pytest.TestReport) -> None:
+        """Keep what the journal says of a test's phases."""
+        if report.when == "setup":
+            self._outcome, self._seconds = "passed", 0.0
+        self._seconds += report.duration
+        outcome: str = report.outcome
+        if hasattr(report, "wasxfail"):
+            outcome = {"skipped": "xfailed", "passed": "xpassed"}.get(outcome, outcome)
+        if outcome != "passed" and self._outcome != "failed":
+            self._outcome = outcome
+
+    def _write(self, item: pytest.Item, report: pytest.TestReport, state: _State | None) -> None:
+        record = {
+            "event": "test",
+            "nodeid": report.nodeid,
+            "outcome": "failed" if report.failed else self._outcome,
+            "findings": [] if state is None else [f.to_dict() for f in state.findings],
+            "watched": state is not None,
+            "seconds": round(self._seconds, 4),
+            "attempt": getattr(item, "execution_count", 1),
+            "pid": os.getpid(),
+        }
+        if self.worker:
+            record["worker"] = self.config.workerinput["workerid"]  # type: ignore[attr-defined]
+        self._journal(record)
+
+    def _journal(self, record: dict[str, Any]) -> None:
+        """Write a line; a journal that cannot be written to is given up."""
+        if self.journal is None:
+            return
+        try:
+            self.journal.write(record)
+        except (OSError, ValueError) as exc:
+            self._fault("journal", exc)
+            self.journal.close()
+            self.journal = None
 
     def _judge(self, item: pytest.Item, report: pytest.TestReport, state: _State) -> None:
         judged = self.policy.judge(
             group(state.findings),
             nodeid=report.nodeid,
-            markers=self._markers(item),
+            # Whoever got here is watched: the closest marker or the fixture says so.
+            markers=[*self._markers(item), _WATCHED],
             expectations=state.expectations,
             own_failure=state.failed or report.failed,
         )
@@ -282,12 +352,12 @@ class TightshipSession:
         limit = self.settings.max_findings
         if failing and report.outcome != "failed":
             report.outcome = "failed"
-            report.longrepr = (
-                terminal.one_line(failing) + "\n\n" + terminal.report(failing, limit)
-            )
+            path, line, _ = item.location
+            report.longrepr = longrepr(failing, limit, path, (line or 0) + 1)
             shown = [f for f in shown if f.verdict is not Verdict.FAIL]
         if shown:
-            report.sections.append(("tightship", terminal.report(shown, limit)))
+            # pytest shows a teardown's sections by this word.
+            report.sections.append(("tightship after teardown", terminal.report(shown, limit)))
 
     # -- telling ---------------------------------------------------------------------------
 
@@ -296,8 +366,12 @@ class TightshipSession:
         if self.worker or report.when != "teardown":
             return
         self.tests += 1
+        rerun = report.outcome == "rerun"  # type: ignore[comparison-overlap]
         for data in getattr(report, "tightship", ()):
-            self.findings.append(Finding.from_dict(data))
+            finding = Finding.from_dict(data)
+            if rerun and finding.verdict is Verdict.FAIL:
+                finding.verdict, finding.reason = Verdict.NOTE, "that attempt was run again"
+            self.findings.append(finding)
 
     def pytest_report_header(self) -> str | None:
         """Say what is watched, and what can't be."""
@@ -305,32 +379,85 @@ class TightshipSession:
 
         return header(self)
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    # The innermost wrapper: fixtures are torn down inside it, and the summary as well as a
+    # worker's last message are written outside.
+    @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(
         self, session: pytest.Session, exitstatus: int
     ) -> Generator[None, Any, Any]:
-        """Judge fixtures that end only now (after ``-x``), and hand over what a worker knows."""
+        """Judge what ends only now, and hand over what a worker knows."""
         owner = self.session_owner
         if self.watch.installed:
             self.watch.begin(owner)
-        result = yield
-        if self.watch.installed:
-            self.watch.wide_ended(owner)
-            late = self.watch.end(owner)
+        try:
+            return (yield)
+        finally:
+            late = self._late(session, owner) if self.watch.installed else []
+            self.findings += late
+            failing = any(f.verdict is Verdict.FAIL for f in self.findings)
+            if self.bad_markers and not self.worker:
+                session.exitstatus = pytest.ExitCode.USAGE_ERROR
+            elif session.exitstatus == 0 and (
+                failing or (self.faults and self.settings.fail_on_fault)
+            ):
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            self.complete = self.complete and _all_chosen(self.config, session)
+            if self.worker:
+                self._hand_over()
+            else:
+                self._journal(
+                    {
+                        "event": "end",
+                        "status": int(session.exitstatus),
+                        "tests": self.tests,
+                        "findings": [f.to_dict() for f in late],
+                        "faults": self.faults,
+                    }
+                )
+
+    def _late(self, session: pytest.Session, owner: Owner) -> list[Finding]:
+        self.watch.wide_ended(owner)
+        late = group(self.watch.end(owner))
+        if session.shouldfail or session.shouldstop:
             for finding in late:
                 finding.verdict = Verdict.NOTE
                 finding.reason = "found when the session ended early"
-            self.findings += late
-        if self.faults and self.settings.fail_on_fault and session.exitstatus == 0:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if self.worker:
-            self.config.workeroutput["tightship"] = {  # type: ignore[attr-defined]
-                "faults": self.faults,
-                "usage": self.policy.usage(),
-                "findings": [f.to_dict() for f in self.findings],
-                "still": [(f.fingerprint, f.extra.get("outlived", 0)) for f in self.watch.still_there],
+            return late
+        return self.policy.judge(late, nodeid="", markers=[_WATCHED], own_failure=False)
+
+    def _hand_over(self) -> None:
+        """Give the controller what a worker knows."""
+        self.config.workeroutput["tightship"] = {  # type: ignore[attr-defined]
+            "faults": self.faults,
+            "usage": self.policy.usage(),
+            "findings": [f.to_dict() for f in self.findings],
+            "still": self._still(),
+            "complete": self.complete,
+            "bad_markers": self.bad_markers,
+        }
+
+    def _still(self) -> list[tuple[str, str, int, str]]:
+        return [
+            (f.nodeid, f.fingerprint, f.extra["outlived"], f.extra.get("outlived_last", ""))
+            for f in self.watch.still_there
+            if f.extra.get("outlived")
+        ]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
+        """Write the line that a crashed worker could not write."""
+        self._journal(
+            {
+                "event": "test",
+                "nodeid": crashitem,
+                "outcome": "crashed",
+                "findings": [],
+                "watched": self.settings.enabled,
+                "seconds": 0.0,
+                "attempt": 1,
+                "pid": os.getpid(),
             }
-        return result
+        )
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: Any) -> None:
@@ -341,19 +468,24 @@ class TightshipSession:
             self.policy.merge_usage(output["usage"])
             self.findings += [Finding.from_dict(d) for d in output["findings"]]
             self._outlived(output["still"])
+            self.complete = self.complete and output["complete"]
+            self.bad_markers = self.bad_markers or output["bad_markers"]
+        elif error:
+            self.complete = False
 
-    def _outlived(self, pairs: Any) -> None:
-        counts = dict(pairs)
+    def _outlived(self, still: Any) -> None:
+        said = {(nodeid, mark): (count, last) for nodeid, mark, count, last in still}
         for finding in self.findings:
-            if counts.get(finding.fingerprint):
-                finding.extra["outlived"] = counts[finding.fingerprint]
+            found = said.get((finding.nodeid, finding.fingerprint))
+            if found is not None:
+                finding.extra["outlived"], finding.extra["outlived_last"] = found
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Write the section of this run."""
         from .summary import write
 
         if not self.worker:
-            self._outlived((f.fingerprint, f.extra.get("outlived", 0)) for f in self.watch.still_there)
+            self._outlived(self._still())
             write(self, terminalreporter)
 
     @pytest.hookimpl(tryfirst=True)
@@ -362,7 +494,7 @@ class TightshipSession:
         if self.journal is not None and not self.worker:
             from .. import __version__
 
-            self.journal.write(
+            self._journal(
                 {
                     "event": "run",
                     "schema": SCHEMA,
@@ -373,18 +505,18 @@ class TightshipSession:
             )
 
 
-def _foreign_probes() -> tuple[list[Any], dict[str, str]]:
-    """Load probes of other packages (entry point group ``tightship.probes``)."""
-    from importlib.metadata import entry_points
+#: Ends the list of a watched test's markers: what is judged is judged.
+_WATCHED = MarkerPolicy("", enabled=True)
 
-    probes: list[Any] = []
-    broken: dict[str, str] = {}
-    for point in entry_points(group="tightship.probes"):
-        try:
-            probe = point.load()()
-            if not isinstance(getattr(probe, "kind", None), str):
-                raise TypeError(f"{point.value} has no 'kind'")
-            probes.append(probe)
-        except Exception as exc:
-            broken[f"probe {point.name}"] = f"{type(exc).__name__}: {exc}"
-    return probes, broken
+
+def _all_chosen(config: pytest.Config, session: pytest.Session) -> bool:
+    """Tell whether all tests ran: only then does an unused rule mean anything."""
+    option = config.option
+    chosen = option.keyword or option.markexpr or getattr(option, "lf", False)
+    ignored = getattr(option, "ignore", None) or getattr(option, "ignore_glob", None)
+    named = config.args_source is config.ArgsSource.ARGS and any(
+        os.path.abspath(os.path.join(config.invocation_params.dir, a)) != str(config.rootpath)
+        for a in map(str, config.args)
+    )
+    stopped = session.shouldfail or session.shouldstop
+    return not (chosen or ignored or named or stopped or getattr(option, "deselect", None))

@@ -54,16 +54,18 @@ def write(session: TightshipSession, reporter: Any) -> None:
     notes = [f for f in findings if f.verdict in (Verdict.NOTE, Verdict.SLOW)]
     allowed = [f for f in findings if f.verdict is Verdict.ALLOWED]
     verbose = session.config.option.verbose
-    unused = [] if session.worker or not _complete(session) else session.policy.unused()
+    unused = session.policy.unused() if session.complete else []
     expired = session.policy.expired()
+    if session.bad_markers:
+        for line in ("tightship: bad marker", *session.bad_markers):
+            reporter.write_line(f"ERROR: {line}" if line.startswith("tightship:") else line, red=True)
+        return
     if not (findings or session.faults or unused or expired):
         return
     if not (failing or notes or session.faults or unused or expired) and verbose < 1:
         return
     reporter.section("tightship", sep="=", blue=True)
-    for finding in failing:
-        reporter.write("LEAK ", red=True)
-        reporter.write_line(_line(finding))
+    _leaks(reporter, failing, session.settings.max_findings, verbose)
     _some(reporter, "SLOW ", [f for f in notes if f.verdict is Verdict.SLOW], verbose)
     _some(reporter, "NOTE ", [f for f in notes if f.verdict is Verdict.NOTE], verbose)
     if verbose >= 1:
@@ -99,9 +101,28 @@ def write(session: TightshipSession, reporter: Any) -> None:
 def _line(finding: Finding) -> str:
     made = f"  {finding.made.file}:{finding.made.line}" if finding.made is not None else ""
     outlived = finding.extra.get("outlived", 0)
-    still = f"  [still open {outlived} tests later]" if outlived else ""
+    last = finding.extra.get("outlived_last", "")
+    after = f", after {last}" if last else ""
+    still = f"  [still open {outlived} test{'s' * (outlived > 1)} later{after}]" if outlived else ""
     where = f"  ({finding.nodeid})" if finding.owner_kind == "fixture" else ""
     return f"{finding.headline}{made}{where}{still}"
+
+
+def _leaks(reporter: Any, failing: list[Finding], limit: int, verbose: int) -> None:
+    """Write a line for each leak, but no more of one kind and owner than a report shows."""
+    shown: dict[tuple[str, str, str], int] = {}
+    hidden: dict[tuple[str, str, str], int] = {}
+    for finding in failing:
+        key = finding.kind, finding.owner, finding.nodeid
+        if shown.get(key, 0) >= limit and verbose < 1:
+            hidden[key] = hidden.get(key, 0) + finding.count
+            continue
+        shown[key] = shown.get(key, 0) + 1
+        reporter.write("LEAK ", red=True)
+        reporter.write_line(_line(finding))
+    for (kind, owner, _), count in hidden.items():
+        reporter.write("LEAK ", red=True)
+        reporter.write_line(f"and {count} more of kind {kind} in {owner} (-v shows all)")
 
 
 def _some(reporter: Any, word: str, findings: list[Finding], verbose: int) -> None:
@@ -113,13 +134,3 @@ def _some(reporter: Any, word: str, findings: list[Finding], verbose: int) -> No
         reporter.write_line(_line(finding) + seconds + because)
     if len(findings) > limit:
         reporter.write_line(f"{word}and {len(findings) - limit} more (-v shows all)")
-
-
-def _complete(session: TightshipSession) -> bool:
-    """Tell whether all tests ran: only then does an unused rule mean anything."""
-    option = session.config.option
-    chosen = option.keyword or option.markexpr or getattr(option, "lf", False) or option.maxfail
-    args = session.config.invocation_params.args
-    return not chosen and not any("::" in str(a) for a in args)
-
-

@@ -86,7 +86,7 @@ class TaskProbe(BaseProbe):
         if what:
             evidence.facts.append(("for", what))
         own = str(getattr(task, "get_name", str)())
-        if own and not re.fullmatch(r"Task-\d+", own):
+        if own and not re.fullmatch(r"Task-\d+|None", own):  # an eager task may be called None
             evidence.facts.append(("name", own))
         if by := await_chain.awaited_by(task):
             evidence.facts.append(("awaited by", ", ".join(by)))

@@ -3,7 +3,8 @@
 A runner cancels in silence whatever is left when it closes its loop, so the last look at a
 loop's resources happens just before: in `asyncio.runners._cancel_all_tasks` (every runner of
 the standard library goes through it: pytest-asyncio, anyio, `asyncio.run`,
-`IsolatedAsyncioTestCase`) and, for hand-made loops, in ``loop.close``.
+`IsolatedAsyncioTestCase`), for hand-made loops in ``loop.close``, and where a framework's
+test case cancels by itself (tornado), there.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Loops",
+    "default_executor",
     "context_of",
     "is_quiet",
     "is_uvloop",
@@ -85,8 +87,18 @@ class Loops:
             patch.after_method(module.Loop, "__init__", born)
             patch.before_method(module.Loop, "close", look)
 
+        def on_tornado(module: Any) -> None:
+            # Its test case cancels what is left by itself, before it closes the loop.
+            def ending(case: Any) -> None:
+                loop = getattr(getattr(case, "io_loop", None), "asyncio_loop", None)
+                if loop is not None:
+                    look(loop)
+
+            patch.before_method(module.AsyncTestCase, "tearDown", ending)
+
         patch.when_imported("asyncio", on_asyncio)
         patch.when_imported("uvloop", on_uvloop)
+        patch.when_imported("tornado.testing", on_tornado)
 
     def open(self) -> Iterator[Any]:
         """Yield loops that aren't closed."""
@@ -208,10 +220,22 @@ def ready(loop: Any) -> bool:
     """Tell whether something is at work for this loop at this moment."""
     if getattr(loop, "_ready", None):
         return True
-    executor = getattr(loop, "_default_executor", None)
-    if executor is not None and _busy(executor):
-        return True
-    return False
+    executor = default_executor(loop)
+    return executor is not None and _busy(executor)
+
+
+def default_executor(loop: Any) -> Any:
+    """Return the executor that a loop made for itself or was given, or None."""
+    if not is_uvloop(loop):
+        return getattr(loop, "_default_executor", None)
+    futures = sys.modules.get("concurrent.futures._base")
+    if futures is None:
+        return None
+    # uvloop keeps it in a C field, but the collector may look.
+    for held in gc.get_referents(loop):
+        if isinstance(held, futures.Executor):
+            return held
+    return None
 
 
 def _busy(executor: Any) -> bool:

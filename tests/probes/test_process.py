@@ -1,0 +1,146 @@
+"""Child processes that nobody waited for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+KIND = "process"
+
+SUITE = """
+import asyncio
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+@pytest.fixture
+def popen():
+    return subprocess.Popen(["sleep", "20"])  # born
+
+
+def test_popen(popen):
+    pass
+
+
+@pytest.fixture
+def with_pipes():
+    return subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # born
+
+
+def test_with_pipes(with_pipes):
+    pass
+
+
+async def test_of_asyncio():
+    process = await asyncio.create_subprocess_exec("sleep", "20")  # born
+    asyncio.get_running_loop().kept = process
+
+
+@pytest.fixture
+def spawned():
+    process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(20,), daemon=True)
+    process.start()  # born
+    return process
+
+
+def test_spawned(spawned):
+    pass
+
+
+@pytest.fixture
+def zombie():
+    process = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    return process
+
+
+def test_clean_zombie_that_poll_collects(zombie):
+    pass
+
+
+def test_forked():
+    pid = os.fork()  # born
+    if pid == 0:
+        signal.alarm(20)
+        signal.pause()
+        os._exit(0)
+
+
+def test_forked_zombie():
+    pid = os.fork()  # born
+    if pid == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+def test_clean_run():
+    subprocess.run(["true"], check=True)
+
+
+def test_clean_communicate():
+    process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.communicate(b"x")[0] == b"x"
+
+
+async def test_clean_of_asyncio():
+    process = await asyncio.create_subprocess_exec("cat", stdin=-1, stdout=-1)
+    assert (await process.communicate(b"x"))[0] == b"x"
+
+
+async def test_clean_of_asyncio_waited():
+    process = await asyncio.create_subprocess_exec("true")
+    assert await process.wait() == 0
+
+
+def test_clean_spawned():
+    process = multiprocessing.get_context("spawn").Process(target=int)
+    process.start()
+    process.join()
+    process.close()
+
+
+def test_clean_forkserver():
+    process = multiprocessing.get_context("forkserver").Process(target=int)
+    process.start()
+    process.join()
+    process.close()
+
+
+def test_clean_forked():
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+"""
+
+LEAKS: dict[str, dict[str, Any]] = {
+    "test_popen": {
+        "label": "sleep",
+        "subject": "process 'sleep'",
+        "owner": "fixture 'popen' (function)",
+        "facts": {"state": r"pid \d+", "command": "sleep 20"},
+        "fix": "process.wait",
+    },
+    "test_with_pipes": {"label": "cat", "owner": "fixture 'with_pipes' (function)"},
+    "test_of_asyncio": {"label": "sleep"},
+    "test_spawned": {"label": os.path.basename(sys.executable), "owner": "fixture 'spawned' (function)", "fix": "join"},
+    "test_forked": {"label": os.path.basename(sys.executable)},
+    "test_forked_zombie": {"label": os.path.basename(sys.executable), "subject": "zombie", "fix": "exit status"},
+}
+
+
+def test_what_is_left_is_told_once_with_its_line(ran: Any, leak: str) -> None:
+    """One finding: the right kind, label, owner, line, facts and remedy."""
+    ran.check(KIND, leak, LEAKS[leak])
+
+
+def test_the_clean_twin_stays_silent(ran: Any, twin: str) -> None:
+    """Nothing is said of a test that cleans up."""
+    ran.silent(twin)
