@@ -17,11 +17,12 @@ import threading
 import time
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import Token
 from functools import partial
-from types import TracebackType
+from types import AsyncGeneratorType, CoroutineType, GeneratorType, ModuleType, TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
 
 from . import origin
@@ -29,6 +30,7 @@ from .ledger import LEDGER
 from .model import Finding, Key, Owner, Scene, Verdict
 from .ownership import CURRENT
 from .probes import KINDS
+from .probes.lost_tasks import LostTaskProbe
 from .reporters import terminal
 from .rules import (
     AllowRule,
@@ -54,6 +56,9 @@ clock = time.monotonic
 #: Kinds that carry their maker's context: without an owner they were made elsewhere.
 _WITH_CONTEXT = {"task", "timer", "transport", "server", "reader"}
 
+#: More frozen objects than Python's own mean that the program froze its heap.
+_FROZEN_BY_PYTHON = 2000
+
 #: Exceptions that end the program, or leave no time to look.
 _URGENT = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
@@ -75,6 +80,10 @@ class LeakError(AssertionError):
     def __reduce__(self) -> Any:
         """Travel between processes by its findings."""
         return type(self), (self.findings,)
+
+
+# As everybody imports it: shorter in a traceback's last line.
+LeakError.__module__ = "tightship"
 
 
 def _message(findings: Sequence[Finding]) -> str:
@@ -145,6 +154,7 @@ class no_leaks:  # a verb in lower case: it is used like a function
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
+        __tracebackhide__ = True
         block = self._shut()
         loop = asyncio._get_running_loop()
         try:
@@ -165,6 +175,7 @@ class no_leaks:  # a verb in lower case: it is used like a function
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
+        __tracebackhide__ = True
         block = self._shut()
         try:
             if not isinstance(exc, _URGENT):
@@ -236,6 +247,7 @@ class no_leaks:  # a verb in lower case: it is used like a function
 
 
 async def _within(block: no_leaks, function: Any, args: Any, kwargs: Any) -> Any:
+    __tracebackhide__ = True
     try:
         result = await function(*args, **kwargs)
     except BaseException as exc:
@@ -256,6 +268,7 @@ class _Named:
         self.block._open(self.name)
 
     def __exit__(self, *exc: Any) -> None:
+        __tracebackhide__ = True
         self.block.__exit__(*exc)
 
 
@@ -382,6 +395,8 @@ class _Station:
                 self.watch, self.own = here[-1], False
             else:
                 self.watch, self.own = Watch(on_fault=self.fault), True
+                # 3.12 begins with some hundred frozen objects: that is nobody's wish.
+                self.watch.window._keep_frozen = gc.get_freeze_count() > _FROZEN_BY_PYTHON
                 self.watch.install()
             self.watch.on_closing = self.closing
         for other in self.blocks:
@@ -481,6 +496,8 @@ class _Block:
         self._objects: dict[int, Any] = {}
         self._ticks: Any = None
         self._early: list[Finding] = []
+        self._told: list[tuple[str, Owner]] = []
+        """Tasks that were pending when their loop closed: their death is no news."""
         self._loops: list[Any] = []
 
     @property
@@ -557,6 +574,7 @@ class _Block:
 
     def tell(self, exc: BaseException | None) -> None:
         """Raise what was found, or add it to the exception that is under way."""
+        __tracebackhide__ = True
         for part, text in list(_STATION.faults.items()):
             del _STATION.faults[part]
             _warn(f"Tightship's own part {part!r} failed and was switched off: {text}")
@@ -688,11 +706,21 @@ class _Block:
                 if key not in seen:
                     seen.add(key)
                     survivor = self._mine(probe, key, handle)
-                    if survivor is not None:
+                    if survivor is not None and not self._old_news(survivor):
                         survivors.append(survivor)
         if any(not s.known_owner for s in survivors):
             survivors = self._without_strangers(loop, survivors)
         return survivors
+
+    def _old_news(self, s: Survivor) -> bool:
+        """Tell whether this is the death of a task that was told of before."""
+        if isinstance(s.probe, LostTaskProbe):
+            entry = (s.probe.label(s.handle), s.owner)
+            if entry in self._told:
+                self._told.remove(entry)
+                s.probe.forget(s.key)
+                return True
+        return False
 
     def _on_loops(self, running: Any, objects: Any) -> list[Survivor]:
         """Look at the running loop, and at the idle ones that are this block's."""
@@ -740,13 +768,9 @@ class _Block:
             probe = next((p for p in self.watch._loop_probes if p.kind == "task"), None)
             if probe is not None and self.owns(probe.owner(ref)):
                 continue
-            at = task.get_coro() if task is not _current_task() else None
-            for _ in range(200):
-                if at is None:
-                    break
-                held.update(map(id, gc.get_referents(at)))
-                at = getattr(at, "cr_await", None) or getattr(at, "ag_await", None)
-        task = at = None
+            if task is not _current_task():
+                held |= _reach(task.get_coro())
+        task = None
         return [
             s
             for s in survivors
@@ -798,17 +822,23 @@ class _Block:
             asyncio_loops.turn(loop, pause)
             survivors = self._alive(survivors)
         with _looking(self.watch):
-            self._early += self._assess(survivors, stuck=False)
+            self._told += [
+                (s.probe.label(s.handle), s.owner) for s in survivors if s.probe.kind == "task"
+            ]
+            self._early += self._assess(survivors, stuck=False, dead=True)
         self._loops.remove(loop)
 
     # -- judging -------------------------------------------------------------------------------
 
-    def _assess(self, survivors: list[Survivor], *, stuck: bool) -> list[Finding]:
+    def _assess(
+        self, survivors: list[Survivor], *, stuck: bool, dead: bool = False
+    ) -> list[Finding]:
         """Grade and describe survivors, leaving the watch as it was.
 
         Args:
             survivors: what is left.
             stuck: the loop could not turn: what was told to end counts as ended.
+            dead: they are a closing loop's: whoever holds them holds something that is dead.
         """
         if not survivors:
             return []
@@ -817,7 +847,7 @@ class _Block:
             watch._grade(s)
         shown = False
         try:
-            if any(watch._needs_root(s) for s in survivors):
+            if not dead and any(watch._needs_root(s) for s in survivors):
                 # The whole heap is needed, and the window is not ours to end.
                 if watch.window.is_open:
                     watch._census()
@@ -855,6 +885,33 @@ class _Block:
             group(findings), nodeid=self.owner.nodeid, markers=(), own_failure=False
         )
         return [f for f in judged if f.verdict is Verdict.FAIL]
+
+
+#: What is looked into when it is asked what a task holds.
+_OPEN = (list, tuple, dict, set, deque, CoroutineType, AsyncGeneratorType, GeneratorType)
+
+
+def _reach(obj: Any, limit: int = 5000) -> set[int]:
+    """Return ids of what a suspended coroutine holds through plain containers and instances."""
+    seen: set[int] = set()
+    fresh = [obj]
+    while fresh and len(seen) < limit:
+        above, fresh = fresh, []
+        for holder in above:
+            for held in gc.get_referents(holder):
+                if id(held) in seen:
+                    continue
+                seen.add(id(held))
+                if isinstance(held, dict) and "__builtins__" in held:
+                    continue  # a module's namespace
+                if isinstance(held, _OPEN):
+                    fresh.append(held)
+                elif not callable(held) and not isinstance(held, ModuleType):
+                    inside = getattr(held, "__dict__", None)
+                    if isinstance(inside, dict):
+                        fresh.append(inside)
+        above = []
+    return seen
 
 
 def _leaving(s: Survivor) -> bool:

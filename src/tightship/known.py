@@ -202,6 +202,12 @@ KNOWN: tuple[Known, ...] = (
     ),
     Known("process", "-m debugpy*", _DEBUGGER),
     Known("process", "python*", _DEBUGGER, command="*/debugpy/adapter*"),
+    Known(
+        "tempfile",
+        "directory",
+        "multiprocessing's own directory, removed when the process ends",
+        made="multiprocessing/util.py",
+    ),
     # -- descriptors ---------------------------------------------------------------------
     *(
         Known(

@@ -103,6 +103,18 @@ class Ledger:
         birth = Birth(current(), capture(skip + 1))
         self._fds[fd] = ((st.st_dev, st.st_ino), birth, self.count)
 
+    def hand_on(self, obj: object, fd: int) -> None:
+        """Let a descriptor that leaves its object take the object's birth along."""
+        birth = self.of(obj)
+        if birth is None:
+            return
+        try:
+            st = os.fstat(fd)
+        except OSError:
+            return
+        self.count += 1
+        self._fds[fd] = ((st.st_dev, st.st_ino), birth, self.count)
+
     def of_fd(self, fd: int, identity: tuple[int, int]) -> Birth | None:
         """Return the birth of ``fd`` if it still points to what it pointed to then."""
         entry = self._fds.get(fd)

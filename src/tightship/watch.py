@@ -10,6 +10,7 @@ import gc
 import os
 import sys
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ from .model import Certainty, Evidence, Finding, Key, Owner, Scene, Site, Verdic
 from .ownership import CURRENT, current
 from .probes import fdtable
 from .probes.base import BaseProbe
-from .probes.unclosed import UNCLOSED, without_address
+from .probes.coroutines import WATCHED
+from .probes.unclosed import UNCLOSED, described, pid_of
 from .runtimes import anyio_runner, loops, threads
 from .settle import Settle
 from .window import Garbage, Window, resolve
@@ -85,7 +87,7 @@ class Watch:
         self._last: Any = None
         self._known: set[Key] = set()
         self._known_loop: dict[Key, Any] = {}
-        self._deferred: dict[Key, Any] = {}
+        self._deferred: dict[Key, Survivor] = {}
         self._holdings: dict[Owner, list[Survivor]] = {}
         self._early: list[Finding] = []
         self._covered: set[Key] = set()
@@ -99,6 +101,7 @@ class Watch:
         self._reported: list[tuple[Finding, Survivor]] = []
         self._adopted: dict[int, tuple[Any, Owner, str]] = {}
         self._pid = 0
+        self._outside: Owner | None = None  # in whose context it was installed
         self._told = False
 
     # -- life of the watch ---------------------------------------------------------------
@@ -107,7 +110,9 @@ class Watch:
         """Load the probes and enter all patches."""
         self.patch = Patcher(self._fault)
         self._pid = os.getpid()
-        fdtable.TABLE.open()
+        self._outside = CURRENT.get()
+        if self._alone():
+            fdtable.TABLE.open()
         threads.install(self.patch)
         anyio_runner.install(self.patch)
         self.loops.install(self.patch, self._loop_closing)
@@ -123,6 +128,11 @@ class Watch:
         self.patch.when_imported("asyncio", on_asyncio)
         self.installed = True
         Watch.active.append(self)
+
+    @classmethod
+    def _alone(cls) -> bool:
+        """Tell whether no other watch is installed: a pytest run may be inside a test."""
+        return not any(w._pid == os.getpid() for w in cls.active)
 
     def _tickers(self) -> list[Any]:
         # Kinds that share a reading share its price.
@@ -166,8 +176,13 @@ class Watch:
             close = getattr(probe, "close", None)
             if close is not None:
                 self._guard(probe, close, None)
-        fdtable.TABLE.close()
-        LEDGER.clear()
+        if self._alone():  # a pytest run inside a test leaves these to the one outside
+            fdtable.TABLE.close()
+            LEDGER.clear()
+        # Whoever did not come to its end, ends here: for a watch outside it is over.
+        for owner in self._holdings:
+            owner.ended = True
+        CURRENT.set(self._outside)
         self._holdings.clear()
         self._known.clear()
         self._known_loop.clear()
@@ -210,6 +225,8 @@ class Watch:
             self._last = self._read_ticks()
             self._fds = fdtable.TABLE.tick()
         CURRENT.set(owner)
+        # Warnings that go elsewhere later are heard by the test itself (`pytest.warns`).
+        WATCHED.impl = getattr(warnings, "_showwarnmsg_impl", None)
         self.window.open()
 
     def mark(self, owner: Owner | None) -> None:
@@ -260,9 +277,14 @@ class Watch:
                 survivors += [
                     s
                     for s in self._loop_survivors(loop, closing=False, test=owner, defer=False)
-                    if s.handle is None or _object(s) is not me
+                    if me is None or not _waits_for(_object(s), me)
                 ]
-            survivors += self._process_survivors(self._census(), owner, defer=False)
+            survivors += [
+                s
+                for s in self._process_survivors(self._census(), owner, defer=False)
+                # While a test runs, pytest's capturing stands in for these.
+                if not (isinstance(s.key, tuple) and s.key[0] == "fd" and s.key[1] in (0, 1, 2))
+            ]
             chosen, parts = self._fold(survivors, final=False)
             findings = []
             for s in chosen:
@@ -295,7 +317,7 @@ class Watch:
             self.window.close()
             self._covered.clear()
             self._ended_wide.clear()
-            CURRENT.set(None)
+            CURRENT.set(self._outside)
         return findings
 
     def _end(self, owner: Owner) -> list[Finding]:
@@ -317,7 +339,7 @@ class Watch:
             and not self._ended_wide
             and ticks == self._last
         ):
-            self._outlive()
+            self._outlive(owner)
             return findings
         survivors += self._process_survivors(objects, owner)
         for ended in self._ended_wide:
@@ -325,7 +347,7 @@ class Watch:
         findings += self._from_garbage(garbage, owner)
         survivors, slow = self._settle(survivors)
         findings += slow
-        self._outlive()
+        self._outlive(owner)
         findings += self._judge(survivors)
         del objects, hits
         self._account()
@@ -424,13 +446,20 @@ class Watch:
             for key, handle in snapshot.items():
                 if key in seen or (key in self._known_loop and _same(self._known_loop[key], handle)):
                     continue
-                if key in self._deferred and _same(self._deferred[key], handle) and not closing:
+                deferred = self._deferred.get(key)
+                if deferred is not None and not _same(deferred.handle, handle):
+                    deferred = None
+                if deferred is not None and not closing:
                     continue
                 seen.add(key)
                 survivor = self._survivor(probe, key, handle, test)
                 if survivor is None:
                     continue
-                if closing or _ended(survivor.owner):
+                if deferred is not None:
+                    survivor.owner = deferred.owner
+                # What was adopted by somebody who is still there may die with its loop.
+                adopted = self._adopted and self._adopter(handle) is not None
+                if (closing and not adopted) or _ended(survivor.owner):
                     found.append(survivor)
                 elif defer and survivor.owner is not test:
                     self._defer(survivor)
@@ -488,7 +517,7 @@ class Watch:
         """Leave a survivor to its owner, which is still there."""
         self._holdings.setdefault(survivor.owner, []).append(survivor)
         if survivor.probe.scope == "loop":
-            self._deferred[survivor.key] = survivor.handle
+            self._deferred[survivor.key] = survivor
 
     def _release(self, owner: Owner) -> list[Survivor]:
         """Return what an owner that just ended had been left, if it is still there."""
@@ -565,8 +594,9 @@ class Watch:
             if forget is not None:
                 forget(s.key)
             if s.probe.scope == "loop":
-                self._known_loop[s.key] = s.handle
-            if forget is None or type(s.probe).forget is BaseProbe.forget:
+                self._known_loop[s.key] = _remembered(s.handle)
+            event = forget is not None and type(s.probe).forget is not BaseProbe.forget
+            if not event and _light(s.handle):
                 self._reported.append((finding, s))
         return findings
 
@@ -596,12 +626,19 @@ class Watch:
 
     def _needs_root(self, s: Survivor) -> bool:
         """Tell whether it matters who holds this: alive by itself, it would not."""
-        return s.certainty == Certainty.STRONG and s.probe.kind not in _EVENTS and _object(s) is not None
+        if s.certainty != Certainty.STRONG or _object(s) is None:
+            return False
+        if s.probe.kind == "task":  # a client that began to read when it was used first
+            return bool(self._values)
+        return s.probe.kind not in _EVENTS
 
     def _grade_by_holder(self, survivors: list[Survivor]) -> list[Survivor]:
         from .explain.roots import root_of
 
         kept = []
+        # Seconds of CPU for all together, then little for each. With wide fixtures around, too
+        # short a search would blame a test for what their values began.
+        spare = 2.0 if self._values else 0.25
         reopened = self.window.is_open
         if reopened:
             self.window.show_all()
@@ -612,13 +649,20 @@ class Watch:
                 continue
             loop = getattr(obj, "_loop", None)
             dead = loop is not None and loop.is_closed() if hasattr(loop, "is_closed") else False
-            root = root_of([obj], self._values)
+            # What a task waits for holds it, but doesn't own it.
+            apart = [getattr(obj, "_fut_waiter", None)] if s.probe.kind == "task" else []
+            began = time.thread_time()
+            root = root_of([obj], self._values, apart=apart, budget=max(0.05, min(0.5, spare)))
+            spare -= time.thread_time() - began
+            apart.clear()
             del obj, loop
             if root.kind == "owner" and root.owner is not None and not _ended(root.owner):
                 s.owner = root.owner
                 self._defer(s)
                 continue
-            if root.kind == "global" and not dead and s.probe.scope == "process":
+            if root.text.startswith("module trio._core"):
+                pass  # trio's runner holds the very tasks that run
+            elif root.kind == "global" and not dead and s.probe.scope == "process":
                 s.certainty = Certainty.POSSIBLE
                 s.reason = f"kept on purpose or lazily made: {root.text} holds it"
             kept.append(s)
@@ -669,23 +713,30 @@ class Watch:
 
     def _from_garbage(self, garbage: list[Garbage], test: Owner) -> list[Finding]:
         findings = []
+        children: set[Key] = set()
+        if any(pid_of(g.text) is not None for g in garbage):
+            for probe in [p for p in self._probes if p.kind == "process"]:
+                children.update(self._guard(probe, lambda p=probe: p.snapshot(Scene()), {}))
         for g in garbage:
             if any(u.told(g.text) for u in UNCLOSED):
                 continue
             if g.text == "loop is closed" and self._told:
                 # A stream writer whose transport was told of when the loop closed.
                 continue
+            pid = pid_of(g.text)
+            if pid is not None and ("pid", pid) in children:
+                continue  # the child is still there, and is told of itself
             birth = g.birth
             owner = birth.owner if birth is not None and birth.owner is not None else test
             made = origin.project_site(birth.made) if birth is not None else None
             kind = _GARBAGE.get(g.type_name, "unclosed")
-            text = without_address(g.text)
+            label, subject = described(kind, g.type_name, g.text.removeprefix("unclosed "))
             findings.append(
                 self._finish(
                     Finding(
                         kind=kind,
-                        label=g.type_name or "object",
-                        subject=_shortened(text) if kind == "unclosed" else f"{kind} {_shortened(text)}",
+                        label=label,
+                        subject=subject,
                         owner=str(owner),
                         owner_kind=owner.kind,
                         owner_scope=owner.scope,
@@ -758,14 +809,16 @@ class Watch:
         finally:
             obj = None
 
-    def _outlive(self) -> None:
+    def _outlive(self, test: Owner) -> None:
         """Count, for each reported survivor that is still there, the test it outlived."""
         if not self._reported:
             return
         still = []
         for finding, s in self._reported:
             if self._guard(s.probe, lambda s=s: s.probe.alive(s.handle), False):
-                finding.extra["outlived"] = finding.extra.get("outlived", 0) + 1
+                if test.kind == "test":
+                    finding.extra["outlived"] = finding.extra.get("outlived", 0) + 1
+                    finding.extra["outlived_last"] = test.name
                 still.append((finding, s))
         self._reported = still if len(still) < 1000 else still[-1000:]
 
@@ -874,6 +927,32 @@ def _same(then: Any, now: Any) -> bool:
     """Tell whether two handles under one key are the same thing: an address is used again."""
     obj = _handled(now)
     return obj is None or _handled(then) is obj
+
+
+def _light(handle: Any) -> bool:
+    """Tell whether a handle can be kept without keeping anything else alive."""
+    if isinstance(handle, tuple):
+        return all(map(_light, handle))
+    return isinstance(handle, weakref.ref) or not gc.is_tracked(handle)
+
+
+def _remembered(handle: Any) -> Any:
+    """Return what is enough to know a handle again, and keeps nothing alive."""
+    if _light(handle):
+        return handle
+    obj = _handled(handle)
+    return None if obj is None else _weak(obj)
+
+
+def _waits_for(task: Any, me: Any) -> bool:
+    """Tell whether a task is this one, or awaits it, at whatever remove."""
+    for _ in range(100):
+        if task is me:
+            return True
+        task = getattr(task, "_fut_waiter", None)
+        if task is None:
+            return False
+    return False
 
 
 def _current_task() -> Any:

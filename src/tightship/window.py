@@ -29,6 +29,7 @@ __all__ = ["AVAILABLE", "Garbage", "Window"]
 
 # The originals: the guards below are for others.
 _collect, _freeze, _unfreeze, _get_objects = gc.collect, gc.freeze, gc.unfreeze, gc.get_objects
+_freeze_count = gc.get_freeze_count
 
 #: Functions of `gc` that would see less than they should while a window is open.
 GUARDED = ("collect", "freeze", "unfreeze", "get_objects", "get_referrers", "get_freeze_count")
@@ -68,6 +69,7 @@ class Window:
         self._wanted: frozenset[type] = frozenset()
         self._boring: set[type] = set()
         self._earlier: list[tuple[type, weakref.ref[Any] | None, int]] = []
+        self._outer: Window | None = None
         self.looking = False
         """True while Tightship itself looks around: the guards step aside."""
 
@@ -78,7 +80,11 @@ class Window:
 
     def pause(self) -> None:
         """Put everything together for a moment; remember what was born so far."""
-        for kind, objects in self.objects(self._wanted).items():
+        # What an earlier pause noted stays noted, once.
+        noted, self._earlier = self._earlier, []
+        born = self.objects(self._wanted)
+        self._earlier = noted
+        for kind, objects in born.items():
             for obj in objects:
                 try:
                     ref: weakref.ref[Any] | None = weakref.ref(obj)
@@ -101,8 +107,13 @@ class Window:
             return
         if self._keep_frozen is None:
             # A suite that froze its imports once (a common conftest trick) stays frozen.
-            count = gc.get_freeze_count
-            self._keep_frozen = getattr(count, "__wrapped__", count)() > 0
+            # Python 3.12 has set a few hundred of its own objects aside by itself.
+            self._keep_frozen = _freeze_count() > 5000
+        outer = Window.current
+        if outer is not None and outer is not self and outer.is_open:
+            # A pytest run inside a test: what the outer window holds is noted there.
+            outer.pause()
+            self._outer = outer
         self._earlier.clear()
         _freeze()
         self.is_open = True
@@ -219,7 +230,12 @@ class Window:
             self._earlier.clear()
             if Window.current is self:
                 Window.current = None
-            if not self._keep_frozen:
+            outer, self._outer = self._outer, None
+            if outer is not None and outer.is_open:
+                Window.current = outer
+                outer.pause()
+                outer.resume("close")
+            elif not self._keep_frozen:
                 _unfreeze()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -26,6 +27,9 @@ def run(*args, cwd, env=None):
     )
 
 
+RUN = f'{{"event": "run", "schema": {SCHEMA}}}\n'
+
+
 def finding(**changes):
     values = {
         "kind": "task",
@@ -48,13 +52,23 @@ def journal(tmp_path):
         path = tmp_path / "run.jsonl"
         book = Journal(path, fresh=True)
         book.write(
-            {"event": "run", "schema": schema, "tightship": "0.1.0", "python": "3.13.0",
-             "started": "2026-01-02T03:04:05+00:00"}
+            {
+                "event": "run",
+                "schema": schema,
+                "tightship": "0.1.0",
+                "python": "3.13.0",
+                "started": "2026-01-02T03:04:05+00:00",
+            }
         )
         for findings in tests:
             book.write(
-                {"event": "test", "nodeid": "t", "outcome": "passed",
-                 "findings": [f.to_dict() for f in findings], "pid": 1}
+                {
+                    "event": "test",
+                    "nodeid": "t",
+                    "outcome": "passed",
+                    "findings": [f.to_dict() for f in findings],
+                    "pid": 1,
+                }
             )
         book.close()
         return path
@@ -165,8 +179,9 @@ def test_a_clean_twin_that_leaks_is_noisy(monkeypatch):
     """The control is looked at as closely as the leak."""
 
     def plant(leak, keep, after):
-        sock = __import__("socket").socket()
+        sock = socket.socket()
         keep.append(sock)
+        after.callback(sock.close)
 
     monkeypatch.setitem(doctor._SYNC, "socket", plant)
     check = doctor._check_here("socket")
@@ -244,10 +259,13 @@ def test_a_journal_of_a_real_run_can_be_read(pytester):
         (None, "cannot read the journal"),
         ("not json\n{}\n", "line 1: this is not JSON"),
         ('{"a": 1}\n', "a record needs an 'event'"),
-        ('{"event": "test", "findings": [{"kind": "task"}]}\n', "record 1: this is no finding"),
-        ('{"event": "test", "findings": 3}\n', "record 1: this is no finding"),
+        (
+            RUN + '{"event": "test", "findings": [{"kind": "task"}]}\n',
+            "record 2: this is no finding",
+        ),
+        (RUN + '{"event": "test", "findings": 3}\n', "record 2: this is no finding"),
         ('{"event": "run", "schema": 99}\n', "newer Tightship"),
-        ('{"event": "run", "schema": "x"}\n', "record 1"),
+        ('{"event": "run", "schema": "x"}\n', "schema"),
     ],
 )
 def test_a_journal_that_cannot_be_read_is_a_clear_error(content, why, tmp_path):

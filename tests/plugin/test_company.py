@@ -56,6 +56,7 @@ def test_rough():
     os.closerange(150, 4096)
 """,
     "closerange and reuse": """
+@pytest.mark.tightship(allow="*:*", reason="not the subject")
 def test_rough():
     os.closerange(150, 4096)
     for fd in range(195, 215):
@@ -109,7 +110,7 @@ def test_rough(monkeypatch):
     monkeypatch.setattr(threading, "Thread", no)
     monkeypatch.setattr(builtins, "open", no)
     monkeypatch.setattr(warnings, "showwarning", no)
-    for name in ("dup", "pipe", "fstat", "write", "listdir", "getpid"):
+    for name in ("dup", "pipe", "listdir", "openpty"):
         monkeypatch.setattr(os, name, no)
     monkeypatch.setattr(time, "monotonic", no)
     monkeypatch.setattr(time, "sleep", no)
@@ -229,8 +230,8 @@ def test_interrupted():
     suite(HEAD + "\ndef test_a():\n    pytest.exit('enough', 7)\n", status=7)
 
 
-def test_fixtures_that_end_early_are_judged_as_notes(suite):
-    """After ``-x`` what a wide fixture leaves is told, but fails nothing more."""
+def test_fixtures_that_end_early_are_judged(suite):
+    """After ``-x`` what a wide fixture leaves is told with the test that ended it."""
     ran = suite(
         HEAD
         + """
@@ -248,9 +249,7 @@ def test_b(wide):
         "-x",
         status=1,
     )
-    assert "NOTE" in ran.section, ran.text
     assert "fixture 'wide' (session)" in ran.section
-    assert ran.records[-1]["findings"]
 
 
 NESTED = HEAD + """
@@ -278,7 +277,7 @@ def test_before_and_after(pytester):
     first = os.dup(2)
     second = socket.socket()
     pytester.makepyfile(INNER)
-    result = pytester.runpytest_inprocess("-p", "no:asyncio", "-p", "no:cacheprovider")
+    result = pytester.runpytest_inprocess("-p", "no:asyncio", "-p", "no:cacheprovider", "-p", "no:rerunfailures")
     result.assert_outcomes(passed=3, errors=1)
     assert wrapped == (socket.socket.__init__, builtins.open, asyncio.runners._cancel_all_tasks)
     KEPT.append(os.dup(2))
@@ -287,18 +286,18 @@ def test_before_and_after(pytester):
 
 def test_clean(pytester):
     pytester.makepyfile("def test_x(): pass")
-    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+    pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:rerunfailures").assert_outcomes(passed=1)
 
 def test_owned_after_inner(pytester, tightship):
     pytester.makepyfile("def test_x(): pass")
-    pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:rerunfailures")
     sock = socket.socket()
     assert [f.owner for f in tightship.findings if f.kind == "socket"] == ["test_owned_after_inner"]
     sock.close()
 
 def test_import_after_inner(pytester):
     pytester.makepyfile("def test_x(): pass")
-    pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:rerunfailures")
     from tightship.births import _FINDER
     assert "uvloop" in sys.modules or "uvloop" in _FINDER._callbacks
 """
@@ -310,7 +309,7 @@ def test_a_pytest_run_inside_a_test_does_not_disturb_the_one_outside(suite):
     assert ran.counts["passed"] == 7, ran.text
     assert ran.failed == {"test_before_and_after", "test_z_socket", "test_z_task"}, ran.text
     found = ran.tests["test_before_and_after"]["findings"]
-    assert {f["kind"] for f in found if f["verdict"] != "allowed"} >= {"fd"} or found, ran.text
+    assert "socket" in {f["kind"] for f in found}, ran.text
     assert all(f["made"]["file"] == "test_it.py" for f in found if f["made"]), found
 
 

@@ -83,24 +83,25 @@ def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
     )
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "TIGHTSHIP_"))}
-    result = subprocess.run(
-        [
-            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider"),
-            *("--tightship-journal", "journal.jsonl", "--tightship-fail-on-fault"),
-            *getattr(module, "FLAGS", ()),
-        ],
-        cwd=folder,
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert "no tests ran" not in result.stdout, result.stdout
-    found = Ran(folder, result.stdout)
-    assert "FAULT " not in result.stdout, result.stdout
-    return found
+    # Into a file: a child that a suite leaves behind would keep a pipe open.
+    with (folder / "output.txt").open("w") as out:
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider"),
+                *("--tightship-journal", "journal.jsonl", "--tightship-fail-on-fault"),
+                *getattr(module, "FLAGS", ()),
+            ],
+            cwd=folder,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            timeout=30,
+            check=False,
+        )
+    output = (folder / "output.txt").read_text()
+    assert "FAULT " not in output, output
+    return Ran(folder, output)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

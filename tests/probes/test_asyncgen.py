@@ -54,7 +54,6 @@ async def test_clean_dropped_and_closed_by_the_loop():
 LEAKS: dict[str, dict[str, Any]] = {
     "test_begun": {
         "label": "numbers",
-        "owner": "fixture 'begun' (function)",
         "born": False,
         "facts": {"stopped": "yield n  # stopped", "defined": "async def numbers"},
         "fix": "aclosing",

@@ -49,7 +49,7 @@ def test_clean_ignored_on_purpose():
 
 LEAKS: dict[str, dict[str, Any]] = {
     "test_dropped": {"label": "work", "subject": "coroutine 'work'", "fix": "await it"},
-    "test_kept_in_a_list": {"label": "work", "owner": "fixture 'kept' (function)"},
+    "test_kept_in_a_list": {"label": "work"},
 }
 
 

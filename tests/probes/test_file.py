@@ -49,8 +49,8 @@ def test_os_open(tmp_path):
 
 @pytest.fixture
 def fd_opened(tmp_path):
-    fd = os.open(tmp_path / "a.txt", os.O_CREAT | os.O_RDWR)  # born
-    return os.fdopen(fd, "w")
+    fd = os.open(tmp_path / "a.txt", os.O_CREAT | os.O_RDWR)
+    return os.fdopen(fd, "w")  # born
 
 
 def test_fdopen(fd_opened):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Any
 
 KIND = "process"
@@ -130,9 +128,9 @@ LEAKS: dict[str, dict[str, Any]] = {
     },
     "test_with_pipes": {"label": "cat", "owner": "fixture 'with_pipes' (function)"},
     "test_of_asyncio": {"label": "sleep"},
-    "test_spawned": {"label": os.path.basename(sys.executable), "owner": "fixture 'spawned' (function)", "fix": "join"},
-    "test_forked": {"label": os.path.basename(sys.executable)},
-    "test_forked_zombie": {"label": os.path.basename(sys.executable), "subject": "zombie", "fix": "exit status"},
+    "test_spawned": {"label": "SpawnProcess-*", "owner": "fixture 'spawned' (function)", "fix": "join"},
+    "test_forked": {"label": "pytest"},
+    "test_forked_zombie": {"label": "python", "subject": "zombie", "fix": "exit status"},
 }
 
 

@@ -50,8 +50,8 @@ async def test_clean_sock_recv(pair):
 """
 
 LEAKS: dict[str, dict[str, Any]] = {
-    "test_reader": {"label": "on_ready", "facts": {"watches": "socket"}, "fix": "remove_reader"},
-    "test_writer": {"label": "on_ready", "fix": "remove_writer"},
+    "test_reader": {"label": "on_ready", "born": False, "facts": {"watches": "socket"}, "fix": "remove_reader"},
+    "test_writer": {"label": "on_ready", "born": False, "fix": "remove_writer"},
 }
 
 

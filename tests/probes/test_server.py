@@ -93,7 +93,7 @@ LEAKS: dict[str, dict[str, Any]] = {
     },
     "test_create_server": {"label": "Protocol"},
     "test_unix_server": {"label": "serve", "facts": {"listens": "unix listening on .*/s"}},
-    "test_on_uvloop": {"label": "Server"},
+    "test_on_uvloop": {"label": "Server", "born": False},
     "test_of_a_fixture": {"label": "serve", "owner": "fixture 'server' (function)"},
 }
 

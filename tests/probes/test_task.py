@@ -122,7 +122,7 @@ async def test_clean_gather():
 """
 
 LEAKS: dict[str, dict[str, Any]] = {
-    "test_create_task": {"label": "poll", "certainty": "proven", "facts": {"waiting": "test_suite.py:9"}, "fix": "TaskGroup"},
+    "test_create_task": {"label": "poll", "certainty": "proven", "facts": {"waiting": "test_suite.py:10"}, "fix": "TaskGroup"},
     "test_ensure_future": {"label": "poll", "certainty": "proven"},
     "test_loop_create_task_never_begun": {"label": "poll", "certainty": "proven"},
     "test_task_group_left_open": {"label": "poll", "certainty": "proven"},

@@ -26,10 +26,6 @@ def listener():
     sock.close()
 
 
-async def test_stream(listener):
-    await asyncio.open_connection(*listener.getsockname())  # born
-
-
 async def test_connection(listener):
     loop = asyncio.get_running_loop()
     await loop.create_connection(asyncio.Protocol, *listener.getsockname())  # born
@@ -42,8 +38,16 @@ async def test_datagram():
     )
 
 
-async def test_read_pipe():
+@pytest.fixture
+def writing():
+    ends = []
+    yield ends
+    os.close(ends[0])
+
+
+async def test_read_pipe(writing):
     read, write = os.pipe()  # born
+    writing.append(write)
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(asyncio.Protocol, os.fdopen(read, "rb", 0))
 
@@ -98,15 +102,16 @@ def test_clean_on_uvloop(listener):
 """
 
 LEAKS: dict[str, dict[str, Any]] = {
-    "test_stream": {
+    "test_of_a_fixture": {
         "label": "StreamReaderProtocol",
+        "owner": "fixture 'connection' (function)",
         "subject": r"stream tcp 127\.0\.0\.1:\d+ -> 127\.0\.0\.1:\d+",
         "fix": "wait_closed",
     },
     "test_connection": {"label": "Protocol", "facts": {"protocol": "Protocol"}, "fix": "transport.close"},
     "test_datagram": {"label": "DatagramProtocol", "subject": "udp 127"},
-    "test_on_uvloop": {"label": "StreamReaderProtocol"},
-    "test_of_a_fixture": {"label": "StreamReaderProtocol", "owner": "fixture 'connection' (function)"},
+    "test_on_uvloop": {"label": "StreamReaderProtocol", "born": False},
+    "test_read_pipe": {"label": "Protocol"},
 }
 
 

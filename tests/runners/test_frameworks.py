@@ -129,7 +129,7 @@ async def test_wide_last(server, session):
 
 
 def test_aiohttps_test_case_client_and_server(run):
-    """Keep-alive connections and wide sessions are silent; stragglers of tests and handlers aren't."""
+    """Keep-alive connections and wide sessions are silent; what tests and handlers leave isn't."""
     ran = run(test_it=AIOHTTP)
     assert ran.counts["passed"] == 14
     found = ran.found

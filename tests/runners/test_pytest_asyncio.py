@@ -54,7 +54,8 @@ class Test{Scope}:
 '''
 
 
-def leaky(mode: str) -> dict[str, str]:
+def leaky() -> dict[str, str]:
+    """Return one module for each scope."""
     files = {}
     for scope in SCOPES:
         marks = f"pytestmark = pytest.mark.asyncio(loop_scope={scope!r})"
@@ -65,7 +66,7 @@ def leaky(mode: str) -> dict[str, str]:
 @pytest.mark.parametrize("mode", ["strict", "auto"])
 def test_a_leak_is_charged_once_to_the_test_that_made_it_whatever_the_loops_scope(run, mode):
     """The same ten tests on loops of all five scopes: six of them leak, nothing else shows."""
-    ran = run("--asyncio-mode", mode, **leaky(mode))
+    ran = run("--asyncio-mode", mode, **leaky())
     expected = {}
     for s in SCOPES:
         for kind in ("task", "sleeping_task", "server", "socket", "timer"):
@@ -139,9 +140,6 @@ async def {scope}_client({scope}_echo):
     writer.close()
 
 
-@pytest.fixture(scope="{scope}")
-def {scope}_dynamic(request):
-    return lambda name: request.getfixturevalue(f"{scope}_" + name)
 '''
 
 USERS = '''
@@ -153,8 +151,10 @@ pytestmark = pytest.mark.asyncio(loop_scope={scope!r})
 
 
 class TestUsers:
-    async def test_{scope}_uses_all(self, {scope}_task, {scope}_server, {scope}_socket, {scope}_sync,
-                            {scope}_own_task, {scope}_echo, {scope}_client):
+    async def test_{scope}_uses_all(
+        self, {scope}_task, {scope}_server, {scope}_socket, {scope}_sync, {scope}_own_task,
+        {scope}_echo, {scope}_client,
+    ):
         await asyncio.sleep(0)
 
     async def test_{scope}_talks(self, {scope}_client):
@@ -194,7 +194,10 @@ def test_a_fixture_is_charged_when_it_ends_and_never_before(run):
     ran = run(**files)
     expected = {}
     for scope in SCOPES:
-        whose = {name: f"fixture '{scope}_{name}' ({scope})" for name in ("task", "server", "socket", "sync")}
+        whose = {
+            name: f"fixture '{scope}_{name}' ({scope})"
+            for name in ("task", "server", "socket", "sync")
+        }
         left = [
             f"server {whose['server']}",
             f"socket {whose['socket']}",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from ..model import Owner
@@ -56,16 +56,19 @@ def root_of(
     objects: list[Any],
     values: Mapping[int, Owner],
     *,
-    budget: float = 0.12,
-    levels: int = 14,
-    clock: Callable[[], float] = time.perf_counter,
+    apart: Iterable[Any] = (),
+    budget: float = 0.5,
+    levels: int = 20,
+    clock: Callable[[], float] = time.thread_time,
 ) -> Root:
     """Find what holds any of ``objects`` from outside the test that made them.
 
     Args:
         objects: a survivor and what belongs to it.
         values: ``id`` of each value that a living wider fixture returned -> its owner.
-        budget: seconds to spend; each level costs one pass over the heap.
+        apart: holders not to climb through: what a task waits for holds it, but doesn't own it.
+        budget: seconds of CPU to spend (so a busy machine changes no verdict); each level
+            costs one pass over the heap.
         levels: how far to climb.
 
     Needs an unfrozen heap: frozen holders are invisible.
@@ -74,7 +77,7 @@ def root_of(
         if id(obj) in values:
             return Root("owner", "", values[id(obj)])
     deadline = clock() + budget
-    seen = {id(o) for o in objects}
+    seen = {id(o) for o in (*objects, *apart)}
     level = list(objects)
     skip = {id(level), id(objects), id(seen)}
     found = _NONE

@@ -20,6 +20,7 @@ from ..policy import Policy, group
 from ..probes import KINDS
 from ..probes.fdtable import OWN
 from ..probes.foreign import load_all
+from ..probes.tempfiles import ROOTS
 from ..reporters import terminal
 from ..watch import Watch
 from .longrepr import longrepr
@@ -110,6 +111,10 @@ class TightshipSession:
         if self.watch.installed:
             return
         self.watch.install()
+        # What lies below tmp_path is pytest's to remove.
+        self.watch.patch.after_result(
+            pytest.TempPathFactory, "getbasetemp", lambda path: ROOTS.add(str(path))
+        )
         for probe in self.extra:
             try:
                 self.watch.add_probe(probe)

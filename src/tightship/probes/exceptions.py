@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import traceback
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
@@ -118,7 +119,10 @@ def _name(future: Any, handle: Any) -> str:
         coro = future.get_coro()
         return str(getattr(coro, "__qualname__", None) or type(coro).__name__)
     if handle is not None:
-        return callback_name(getattr(handle, "_callback", None))
+        callback = getattr(handle, "_callback", None)
+        # uvloop's handles show their callback in their text only.
+        seen = re.match(r"<(?:Timer)?Handle (\S+)", repr(handle)) if callback is None else None
+        return seen[1].rstrip(">") if seen is not None else callback_name(callback)
     return type(future).__name__ if future is not None else "callback"
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from ..ledger import LEDGER
 from ..model import Evidence, Key
 from .base import ObjectProbe, target, weak
+from .processes import plumbing
 
 __all__ = ["ExecutorProbe"]
 
@@ -58,6 +59,10 @@ class ExecutorProbe(ObjectProbe):
         for process in list((getattr(executor, "_processes", None) or {}).values()):
             yield ("pid", process.pid)
             yield ("object", id(process))
+        feeder = getattr(getattr(executor, "_call_queue", None), "_thread", None)
+        if feeder is not None:
+            yield weak(feeder)
+            yield ("object", id(feeder))
         if hasattr(executor, "_processes"):
             yield from _plumbing(executor)
 
@@ -96,10 +101,4 @@ def _plumbing(executor: Any) -> Iterable[Key]:
             if key is not None:
                 yield key
     for process in list((getattr(executor, "_processes", None) or {}).values()):
-        sentinel = getattr(process, "_sentinel", None) or getattr(
-            getattr(process, "_popen", None), "sentinel", None
-        )
-        if isinstance(sentinel, int):
-            key = fd_key(sentinel)
-            if key is not None:
-                yield key
+        yield from plumbing(process)

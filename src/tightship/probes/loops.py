@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
+from ..explain import fds
+from ..ledger import LEDGER
 from ..model import Evidence, Key
+from ..runtimes.loops import is_uvloop
 from .base import ObjectProbe, fd_key, target
+from .fdtable import TABLE
 
 __all__ = ["LoopProbe"]
 
@@ -31,6 +35,8 @@ class LoopProbe(ObjectProbe):
                 continue
             if key is not None:
                 yield key
+        if loop is not None and is_uvloop(loop):
+            yield from _of_libuv()
         executor = getattr(loop, "_default_executor", None)
         if executor is not None:
             yield ("object", id(executor))
@@ -52,3 +58,12 @@ class LoopProbe(ObjectProbe):
         if left:
             evidence.facts.append(("tasks", f"{left} pending on it"))
         return evidence
+
+
+def _of_libuv() -> Iterable[Key]:
+    """Name descriptors that C code made of the sorts that libuv makes for a loop."""
+    for key, fd, _ in TABLE.entries():
+        if LEDGER.of_fd(fd, (key[2], key[3])) is None:
+            info = fds.classify(fd)
+            if info is not None and info.kind in ("pipe", "epoll", "eventfd", "io_uring"):
+                yield key

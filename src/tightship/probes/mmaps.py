@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import io
+import stat
+from collections.abc import Iterable, Iterator
+from mmap import PAGESIZE
 from typing import Any, ClassVar
 
+from ..explain import fds
+from ..ledger import LEDGER
 from ..model import Evidence, Key
 from .base import ObjectProbe, target
+from .fdtable import TABLE
 
 __all__ = ["MmapProbe"]
 
@@ -26,8 +32,17 @@ class MmapProbe(ObjectProbe):
         return "mmap"
 
     def covers(self, handle: Any) -> Iterable[Key]:
-        """Its duplicate of the file's descriptor cannot be told from others."""
-        return ()
+        """A map of a file keeps a duplicate of its descriptor, which nobody else made."""
+        mapping = target(handle)
+        if mapping is None or mapping.closed:
+            return
+        pages = -(-len(mapping) // PAGESIZE)
+        paths = {path for size, path in _mapped() if size == pages * PAGESIZE}
+        for key, fd, mode in TABLE.entries():
+            if stat.S_ISREG(mode) and LEDGER.of_fd(fd, (key[2], key[3])) is None:
+                info = fds.classify(fd)
+                if info is not None and info.target in paths:
+                    yield key
 
     def explain(self, handle: Any) -> Evidence:
         """Say its size."""
@@ -35,3 +50,17 @@ class MmapProbe(ObjectProbe):
         if mapping is None or mapping.closed:
             return Evidence("a memory map that is gone")
         return Evidence("memory map", [("size", f"{len(mapping)} bytes")])
+
+
+def _mapped() -> Iterator[tuple[int, str]]:
+    """Yield (size, path) of what is mapped into this process."""
+    try:
+        with io.open_code("/proc/self/maps") as file:
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6:
+            start, _, end = fields[0].partition("-")
+            yield int(end, 16) - int(start, 16), fields[5]

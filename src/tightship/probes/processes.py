@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import posix
+import stat
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from ..explain import processes
 from ..ledger import LEDGER, Birth
 from ..model import Evidence, Key, Scene
-from .base import BaseProbe, fd_key, target, weak
-from .fdtable import OWN, keep
+from .base import BaseProbe, digits, fd_key, target, weak
+from .fdtable import OWN, TABLE, keep
 
 __all__ = ["ProcessProbe"]
 
@@ -47,6 +49,10 @@ class ProcessProbe(BaseProbe):
         def born(obj: Any) -> None:
             self._births += 1
             LEDGER.note(obj, skip=2)
+            pid = _pid(obj)
+            if pid:
+                # Its object may be gone long before the child is.
+                LEDGER.note_pid(pid, skip=2)
 
         def born_pid(pid: int) -> None:
             if pid:
@@ -133,16 +139,21 @@ class ProcessProbe(BaseProbe):
         return birth or LEDGER.of_pid(handle.pid)
 
     def label(self, handle: _Child) -> str:
-        """Return the program's name."""
+        """Return the program's name, or a `multiprocessing.Process`'s own."""
+        obj = target(handle.holder) if handle.holder is not None else None
+        if hasattr(obj, "_parent_pid"):
+            return digits(str(obj.name))
         info = processes.describe(handle.pid)
         return "?" if info is None else _program(info.command)
 
     def covers(self, handle: _Child) -> Iterable[Key]:
         """A process takes its object and its pipes along."""
+        yield from _pidfds(handle.pid)
         obj = target(handle.holder) if handle.holder is not None else None
         if obj is None:
             return
         yield ("object", id(obj))
+        yield from plumbing(obj)
         for name in ("stdin", "stdout", "stderr"):
             stream = getattr(obj, name, None)
             try:
@@ -156,11 +167,6 @@ class ProcessProbe(BaseProbe):
         popen = getattr(obj, "_proc", None) or getattr(obj, "_popen", None)
         if popen is not None:
             yield ("object", id(popen))
-            sentinel = getattr(popen, "sentinel", None)
-            if isinstance(sentinel, int):
-                key = fd_key(sentinel)
-                if key is not None:
-                    yield key
 
     def explain(self, handle: _Child) -> Evidence:
         """Say command line and state."""
@@ -168,7 +174,7 @@ class ProcessProbe(BaseProbe):
         if info is None:
             return Evidence(f"process {handle.pid}")
         what = "zombie process" if info.state == "zombie" else "process"
-        evidence = Evidence(f"{what} {_program(info.command)!r}")
+        evidence = Evidence(f"{what} {self.label(handle).rpartition('.<locals>.')[2]!r}")
         evidence.facts.append(("state", f"{info.state}, pid {handle.pid}"))
         if info.command:
             evidence.facts.append(("command", info.command))
@@ -183,6 +189,31 @@ class ProcessProbe(BaseProbe):
         return evidence
 
 
+def plumbing(process: Any) -> Iterable[Key]:
+    """Name the descriptors that a `multiprocessing.Process` keeps until it is closed."""
+    popen = getattr(process, "_popen", None)
+    numbers = [getattr(popen, "sentinel", None)]
+    args = getattr(getattr(popen, "finalizer", None), "_args", None) or ((),)
+    numbers += args[0] if isinstance(args[0], (list, tuple)) else args
+    for fd in numbers:
+        key = fd_key(fd) if isinstance(fd, int) else None
+        if key is not None:
+            yield key
+
+
+def _pidfds(pid: int) -> Iterable[Key]:
+    """Name the descriptors through which somebody (asyncio, say) waits for a child."""
+    for key, fd, mode in TABLE.entries():
+        if stat.S_IFMT(mode) in (stat.S_IFREG, 0):  # of pidfs, or an anonymous inode
+            try:
+                with io.open_code(f"/proc/self/fdinfo/{fd}") as file:
+                    text = file.read()
+            except OSError:
+                continue
+            if b"\nPid:\t%d\n" % pid in text:
+                yield key
+
+
 def _program(command: str) -> str:
     """Return a command line's program: ``python -m http.server`` is http.server."""
     words = command.split()
@@ -192,9 +223,9 @@ def _program(command: str) -> str:
         after = words[words.index("-m") + 1 :]
         if after:
             return after[0]
-    if "multiprocessing" in command and "tracker" in command:
+    if "multiprocessing.resource_tracker import" in command:
         return "multiprocessing.resource_tracker"
-    if "multiprocessing" in command and "forkserver" in command:
+    if "multiprocessing.forkserver import" in command:
         return "multiprocessing.forkserver"
     return os.path.basename(words[0].strip("[]"))
 

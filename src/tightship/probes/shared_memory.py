@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from ..ledger import LEDGER
 from ..model import Evidence, Key
 from .base import ObjectProbe, fd_key, target
+from .fdtable import TABLE
 
 __all__ = ["SharedMemoryProbe"]
 
@@ -46,7 +47,7 @@ class SharedMemoryProbe(ObjectProbe):
             if key is not None:
                 yield key
                 # The mapping holds a duplicate of the descriptor.
-                yield ("inode", *key[2:4])  # type: ignore[misc]
+                yield from (k for k, _, _ in TABLE.entries() if k[2:4] == key[2:4])
 
     def explain(self, handle: Any) -> Evidence:
         """Say its name and size."""

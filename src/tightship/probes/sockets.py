@@ -28,9 +28,14 @@ class SocketProbe(FdKindProbe):
         def born(sock: Any) -> None:
             LEDGER.note(sock, skip=2)
 
-        patch.when_imported(
-            "socket", lambda module: patch.after_method(module.socket, "__init__", born)
-        )
+        def detaching(sock: Any) -> None:
+            LEDGER.hand_on(sock, sock.fileno())
+
+        def on_import(module: Any) -> None:
+            patch.after_method(module.socket, "__init__", born)
+            patch.before_method(module.socket, "detach", detaching)
+
+        patch.when_imported("socket", on_import)
 
     def label(self, handle: FdHandle) -> str:
         """Return family and role, without addresses that change from run to run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Hashable, Iterable
 from typing import Any, ClassVar
 
@@ -19,11 +20,24 @@ class SqliteProbe(ObjectProbe):
     kind: ClassVar[str] = "sqlite3"
     types: ClassVar[tuple[str, ...]] = ("sqlite3:Connection",)
 
+    def __init__(self) -> None:
+        self._paths: dict[int, str] = {}
+
+    def _path(self, connection: Any) -> str:
+        return _database(connection) or self._paths.get(id(connection), "")
+
     def install(self, patch: Any) -> None:
         """Note births through `sqlite3.connect` in both places where it lives."""
 
         def born(connection: Any) -> None:
             LEDGER.note(connection, skip=2)
+            # Only its own thread may ask a connection; ours will be another one.
+            if threading.get_ident() != main:
+                self._paths[id(connection)] = _database(connection)
+            elif self._paths:
+                self._paths.pop(id(connection), None)
+
+        main = threading.main_thread().ident
 
         def on_import(module: Any) -> None:
             patch.after_builtin(module, "connect", born)
@@ -43,7 +57,7 @@ class SqliteProbe(ObjectProbe):
         """Return the database's base name."""
         import os
 
-        path = _database(target(handle))
+        path = self._path(target(handle))
         return os.path.basename(path) or ":memory:"
 
     def covers(self, handle: Any) -> Iterable[Key]:
@@ -51,7 +65,7 @@ class SqliteProbe(ObjectProbe):
         from ..explain import fds
         from .fdtable import TABLE
 
-        path = _database(target(handle))
+        path = self._path(target(handle))
         if not path:
             return
         for key, fd, _ in TABLE.entries():
@@ -62,7 +76,7 @@ class SqliteProbe(ObjectProbe):
     def explain(self, handle: Any) -> Evidence:
         """Say which file, and whether a transaction is open."""
         connection = target(handle)
-        path = _database(connection)
+        path = self._path(connection)
         evidence = Evidence(f"sqlite3 connection to {shorten(path) if path else ':memory:'}")
         try:
             if connection.in_transaction:

@@ -56,9 +56,17 @@ class TransportProbe(BaseProbe):
         return transport is not None and _open(transport)
 
     def birth(self, handle: Any) -> Birth | None:
-        """A transport is born with its socket."""
-        sock = _sock(target(handle[0]))
-        return None if sock is None else LEDGER.of(sock)
+        """A transport is born with its socket, or with its pipe."""
+        transport = target(handle[0])
+        sock = _sock(transport)
+        birth = None if sock is None else LEDGER.of(sock)
+        pipe = getattr(transport, "_pipe", None)
+        if birth is None and pipe is not None:
+            fileno = getattr(transport, "_fileno", -1)
+            key = fd_key(fileno) if isinstance(fileno, int) else None
+            birth = LEDGER.of_fd(fileno, key[2:4]) if key is not None else None  # type: ignore[index]
+            birth = birth or LEDGER.of(getattr(pipe, "raw", pipe))
+        return birth
 
     def owner(self, handle: Any) -> Owner | None:
         """Read the owner from the context that reads for it."""

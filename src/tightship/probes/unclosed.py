@@ -7,6 +7,7 @@ garbage collector or a dropped reference ended them.
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -16,10 +17,10 @@ from ..ledger import LEDGER
 from ..model import Evidence, Key, Owner, Scene
 from ..origin import Raw
 from ..ownership import current
-from .base import BaseProbe
+from .base import BaseProbe, digits
 from .complaints import listen
 
-__all__ = ["UNCLOSED", "UnclosedProbe", "without_address"]
+__all__ = ["UNCLOSED", "UnclosedProbe", "described", "pid_of", "without_address"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,6 +114,30 @@ def without_address(text: str) -> str:
     text = re.sub(r"^unclosed\s+", "", text.strip(), flags=re.IGNORECASE)
     text = re.sub(r"<(?:[\w]+\.)*(\w+) object at 0x[0-9a-f]+>", r"\1", text)
     return re.sub(r" at 0x[0-9a-f]+", "", text)
+
+
+def described(kind: str, type_name: str, text: str) -> tuple[str, str]:
+    """Return the label and subject that the living object would have had."""
+    if kind == "file" and (name := re.search(r" name='([^']+)'", text)):
+        base = os.path.basename(name[1])
+        return digits(base), f"file {base!r}"
+    if kind == "socket" and (found := re.search(r"family=(\w+), type=(\w+)", text)):
+        family = {"1": "unix", "2": "tcp", "10": "tcp"}.get(found[1], "socket")
+        if family == "tcp" and found[2] == "2":
+            family = "udp"
+        ends = re.findall(r"[lr]addr=\('([^']*)', (\d+)", text)
+        where = " -> ".join(f"{host}:{port}" for host, port in ends if port != "0")
+        return family, f"socket {family} {where}".rstrip()
+    text = without_address(text)
+    if len(text) > 160:
+        text = text[:157] + "..."
+    return type_name or "object", text if kind == "unclosed" else f"{kind} {text}"
+
+
+def pid_of(text: str) -> int | None:
+    """Return the child process that a warning is about, if it is about one."""
+    found = re.search(r"\bpid=(\d+) running|^subprocess (\d+) is still running", text)
+    return int(found[1] or found[2]) if found is not None else None
 
 
 #: Those that listen: the watch asks them what was told already.

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Loops",
-    "default_executor",
     "context_of",
+    "default_executor",
     "is_quiet",
     "is_uvloop",
     "next_due",
