@@ -593,6 +593,9 @@ class Watch:
             forget = getattr(s.probe, "forget", None)
             if forget is not None:
                 forget(s.key)
+            reported = getattr(s.probe, "reported", None)
+            if reported is not None:
+                reported(s.handle)
             if s.probe.scope == "loop":
                 self._known_loop[s.key] = _remembered(s.handle)
             event = forget is not None and type(s.probe).forget is not BaseProbe.forget
@@ -723,6 +726,8 @@ class Watch:
             if g.text == "loop is closed" and self._told:
                 # A stream writer whose transport was told of when the loop closed.
                 continue
+            if ("object", g.source) in self._known_loop:
+                continue  # told of when its loop closed
             pid = pid_of(g.text)
             if pid is not None and ("pid", pid) in children:
                 continue  # the child is still there, and is told of itself

@@ -12,7 +12,7 @@ from ..model import Evidence, Key, Owner, Scene, Site
 from ..ownership import current, of_context
 from .base import BaseProbe
 from .complaints import listen
-from .tasks import _context, _made, _name
+from .tasks import TOLD, _context, _made, _name
 
 __all__ = ["LostTaskProbe"]
 
@@ -47,7 +47,9 @@ class LostTaskProbe(BaseProbe):
                 self.note(task)
 
     def note(self, task: Any) -> None:
-        """Remember a task that is being destroyed."""
+        """Remember a task that is being destroyed, unless it was told of already."""
+        if TOLD.pop(id(task), None) == _name(task):
+            return
         owner = of_context(_context(task)) or current()
         if owner is None:
             return

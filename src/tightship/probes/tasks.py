@@ -17,7 +17,7 @@ from ..ownership import of_context
 from ..runtimes.loops import pending_tasks
 from .base import BaseProbe
 
-__all__ = ["TaskProbe"]
+__all__ = ["TOLD", "TaskProbe"]
 
 
 class TaskProbe(BaseProbe):
@@ -49,6 +49,14 @@ class TaskProbe(BaseProbe):
         """Read the owner from the task's own context."""
         task = handle()
         return None if task is None else of_context(_context(task))
+
+    def reported(self, handle: weakref.ref[Any]) -> None:
+        """Remember that it was told of, for the case that the collector takes it now."""
+        task = handle()
+        if task is not None:
+            if len(TOLD) > 256:
+                TOLD.clear()
+            TOLD[id(task)] = _name(task)
 
     def label(self, handle: weakref.ref[Any]) -> str:
         """Return the coroutine's qualified name."""
@@ -132,3 +140,8 @@ def _made(task: Any) -> Site | None:
         # thing to the line that made it is the function that it runs.
         return site_at(code.co_filename, code.co_firstlineno, code.co_qualname)
     return site_at(*best)
+
+
+#: Pending tasks that were told of: ``id`` -> name. No weak reference would do: the collector
+#: clears those before the task complains.
+TOLD: dict[int, str] = {}
