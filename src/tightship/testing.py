@@ -284,7 +284,10 @@ class _Check:
         _expect(not stepped, f"{kind}: snapshot() let the loop run")
         if mark is not None:
             mark.cancel()
-        _expect(first == second, f"{kind}: a second snapshot differs by {first ^ second}")
+        _expect(
+            first == second,
+            f"{kind}: a second snapshot differs by {first ^ second}: looking has side effects",
+        )
         _expect(
             key in second and self.probe.alive(handle),
             f"{kind}: looking made it vanish: a snapshot has to be free of side effects",

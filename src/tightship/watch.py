@@ -726,8 +726,8 @@ class Watch:
             if g.text == "loop is closed" and self._told:
                 # A stream writer whose transport was told of when the loop closed.
                 continue
-            if ("object", g.source) in self._known_loop:
-                continue  # told of when its loop closed
+            if ("object", g.source) in self._known_loop or ("object", g.source) in self._covered:
+                continue  # told of when its loop closed, by itself or with what it was part of
             pid = pid_of(g.text)
             if pid is not None and ("pid", pid) in children:
                 continue  # the child is still there, and is told of itself

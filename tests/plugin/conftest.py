@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+
 @dataclass
 class Ran:
     """What a run came to."""

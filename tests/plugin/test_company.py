@@ -254,6 +254,7 @@ def test_b(wide):
 
 NESTED = HEAD + """
 pytest_plugins = ["pytester"]
+BARE = "-p", "no:cacheprovider", "-p", "no:rerunfailures"
 
 INNER = '''
 import asyncio, os, socket
@@ -277,7 +278,7 @@ def test_before_and_after(pytester):
     first = os.dup(2)
     second = socket.socket()
     pytester.makepyfile(INNER)
-    result = pytester.runpytest_inprocess("-p", "no:asyncio", "-p", "no:cacheprovider", "-p", "no:rerunfailures")
+    result = pytester.runpytest_inprocess("-p", "no:asyncio", *BARE)
     result.assert_outcomes(passed=3, errors=1)
     assert wrapped == (socket.socket.__init__, builtins.open, asyncio.runners._cancel_all_tasks)
     KEPT.append(os.dup(2))
@@ -286,18 +287,18 @@ def test_before_and_after(pytester):
 
 def test_clean(pytester):
     pytester.makepyfile("def test_x(): pass")
-    pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:rerunfailures").assert_outcomes(passed=1)
+    pytester.runpytest_inprocess(*BARE).assert_outcomes(passed=1)
 
 def test_owned_after_inner(pytester, tightship):
     pytester.makepyfile("def test_x(): pass")
-    pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:rerunfailures")
+    pytester.runpytest_inprocess(*BARE)
     sock = socket.socket()
     assert [f.owner for f in tightship.findings if f.kind == "socket"] == ["test_owned_after_inner"]
     sock.close()
 
 def test_import_after_inner(pytester):
     pytester.makepyfile("def test_x(): pass")
-    pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:rerunfailures")
+    pytester.runpytest_inprocess(*BARE)
     from tightship.births import _FINDER
     assert "uvloop" in sys.modules or "uvloop" in _FINDER._callbacks
 """

@@ -184,7 +184,8 @@ def test_a_path_that_cannot_be_written_is_one_clear_error(suite, path):
 def test_its_directory_is_made_and_an_older_journal_replaced(suite, pytester):
     """A relative path is relative to the root directory."""
     for _ in range(2):
-        suite("def test_a(): pass\n", "--tightship-journal=deep/er/j.jsonl", journal=False, status=0)
+        args = "--tightship-journal=deep/er/j.jsonl"
+        suite("def test_a(): pass\n", args, journal=False, status=0)
     assert len(list(read(pytester.path / "deep" / "er" / "j.jsonl"))) == 3
 
 

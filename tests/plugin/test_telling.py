@@ -79,9 +79,9 @@ def test_each_finding_has_a_line_and_each_failing_test_a_complete_one(suite, xdi
     ran = suite(SUITE, *xdist, status=1)
     text, section = ran.text, ran.section
     # One line per finding; equal ones are one line with a count.
-    assert len([x for x in lines(section, "LEAK") if "37 x task 'poll' outlived test_many" in x]) == 1
+    assert section.count("LEAK 37 x task 'poll' outlived test_many") == 1
     # Lists are cut and say so.
-    assert len([x for x in lines(section, "LEAK task 'poll_")]) == 10, section
+    assert len(lines(section, "LEAK task 'poll_")) == 10, section
     assert "LEAK and 5 more of kind task in test_kinds (-v shows all)" in section
     assert "and 5 more of kind task" in text.replace(section, "")
     # Slow closers and notes stand apart, with their reasons.
@@ -89,7 +89,8 @@ def test_each_finding_has_a_line_and_each_failing_test_a_complete_one(suite, xdi
     assert re.search(r"^NOTE socket .*test_note.*kept on purpose", section, re.M), section
     assert "the test itself failed" in section
     # Who it outlived, and the fixture's place.
-    assert re.search(r"outlived test_stays_open.*\[still open 3 tests later, after test_last\]", section)
+    still = r"outlived test_stays_open.*\[still open 3 tests later, after test_last\]"
+    assert re.search(still, section), section
     assert re.search(r"fixture 'wide' \(module\).*\(test_it.py::test_last\)", section), section
     # The last line: counts by kind and by owner.
     last = section.splitlines()[-1]
@@ -109,7 +110,7 @@ def test_each_finding_has_a_line_and_each_failing_test_a_complete_one(suite, xdi
 
 def test_the_header_says_what_is_watched_and_from_where_on_a_test_fails(suite):
     """Kinds, threshold, what is off, and what cannot be seen if there is anything."""
-    ran = suite("def test_a(): pass\n", "--tightship-threshold=proven", "--tightship-threshold=fd=off")
+    ran = suite("def test_a(): pass\n", "--tightship-threshold=proven,fd=off")
     (head,) = lines(ran.text, "tightship-")
     assert re.search(r"\d+ kinds watched, a test fails from 'proven' on; off: fd", head)
     assert ran.section == ""

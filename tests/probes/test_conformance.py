@@ -231,8 +231,10 @@ CASES: dict[str, Case] = {
     "exception": Case(fail, None),
     "loop": Case(lambda loop: asyncio.new_event_loop(), closing),
     "executor": Case(open_executor, lambda loop, e: e.shutdown()),
-    "process": Case(lambda loop: subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1),
-                    lambda loop, p: p.communicate()),
+    "process": Case(
+        lambda loop: subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1),
+        lambda loop, p: p.communicate(),
+    ),
     "thread": Case(open_thread, close_thread),
     "native-thread": Case(open_native_thread, close_native_thread),
     "sqlite3": Case(lambda loop: sqlite3.connect(":memory:"), closing),

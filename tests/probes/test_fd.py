@@ -74,7 +74,11 @@ def test_clean_pty():
 """
 
 LEAKS: dict[str, dict[str, Any]] = {
-    "test_epoll": {"label": "epoll", "born": False, "facts": {"points to": "eventpoll", "origin": "not known"}},
+    "test_epoll": {
+        "label": "epoll",
+        "born": False,
+        "facts": {"points to": "eventpoll", "origin": "not known"},
+    },
     "test_dup_of_an_epoll": {"label": "epoll"},
     "test_eventfd": {"label": "eventfd", "fix": "os.close"},
     "test_exchanged": {"label": "eventfd"},

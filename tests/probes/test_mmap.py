@@ -46,7 +46,12 @@ def test_clean_of_file(tmp_path):
 """
 
 LEAKS: dict[str, dict[str, Any]] = {
-    "test_anonymous": {"label": "mmap", "owner": "test_anonymous", "born": False, "facts": {"size": "4096 bytes"}},
+    "test_anonymous": {
+        "label": "mmap",
+        "owner": "test_anonymous",
+        "born": False,
+        "facts": {"size": "4096 bytes"},
+    },
     "test_of_file": {"label": "mmap", "owner": "test_of_file", "born": False},
 }
 

@@ -29,7 +29,12 @@ def test_clean_joined():
 """
 
 LEAKS: dict[str, dict[str, Any]] = {
-    "test_left": {"label": "python", "certainty": "possible", "born": False, "facts": {"tid": "[0-9]"}},
+    "test_left": {
+        "label": "python",
+        "certainty": "possible",
+        "born": False,
+        "facts": {"tid": "[0-9]"},
+    },
 }
 
 

@@ -43,7 +43,8 @@ async def test_of_asyncio():
 
 @pytest.fixture
 def spawned():
-    process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(20,), daemon=True)
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=time.sleep, args=(20,), daemon=True)
     process.start()  # born
     return process
 
@@ -128,7 +129,11 @@ LEAKS: dict[str, dict[str, Any]] = {
     },
     "test_with_pipes": {"label": "cat", "owner": "fixture 'with_pipes' (function)"},
     "test_of_asyncio": {"label": "sleep"},
-    "test_spawned": {"label": "SpawnProcess-*", "owner": "fixture 'spawned' (function)", "fix": "join"},
+    "test_spawned": {
+        "label": "SpawnProcess-*",
+        "owner": "fixture 'spawned' (function)",
+        "fix": "join",
+    },
     "test_forked": {"label": "pytest"},
     "test_forked_zombie": {"label": "python", "subject": "zombie", "fix": "exit status"},
 }

@@ -50,7 +50,12 @@ async def test_clean_sock_recv(pair):
 """
 
 LEAKS: dict[str, dict[str, Any]] = {
-    "test_reader": {"label": "on_ready", "born": False, "facts": {"watches": "socket"}, "fix": "remove_reader"},
+    "test_reader": {
+        "label": "on_ready",
+        "born": False,
+        "facts": {"watches": "socket"},
+        "fix": "remove_reader",
+    },
     "test_writer": {"label": "on_ready", "born": False, "fix": "remove_writer"},
 }
 

@@ -107,13 +107,22 @@ def test_clean_detached_and_adopted():
 """
 
 LEAKS: dict[str, dict[str, Any]] = {
-    "test_tcp": {"label": "tcp", "subject": "socket tcp, not connected", "owner": "fixture 'tcp' (function)", "fix": "close"},
+    "test_tcp": {
+        "label": "tcp",
+        "subject": "socket tcp, not connected",
+        "owner": "fixture 'tcp' (function)",
+        "fix": "close",
+    },
     "test_listening": {
         "label": "tcp-listening",
         "subject": r"listening on 127\.0\.0\.1:\d+",
         "owner": "fixture 'listening' (function)",
     },
-    "test_udp": {"label": "udp", "subject": r"udp 127\.0\.0\.1:\d+", "owner": "fixture 'udp' (function)"},
+    "test_udp": {
+        "label": "udp",
+        "subject": r"udp 127\.0\.0\.1:\d+",
+        "owner": "fixture 'udp' (function)",
+    },
     "test_unix": {"label": "unix-listening", "owner": "fixture 'unix' (function)"},
     "test_pair": {"label": "unix-pair", "count": 2, "owner": "fixture 'pair' (function)"},
     "test_detached": {"label": "tcp", "facts": {"object": "none"}},

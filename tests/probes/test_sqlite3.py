@@ -83,7 +83,10 @@ LEAKS: dict[str, dict[str, Any]] = {
         "owner": "fixture 'in_transaction' (function)",
         "facts": {"transaction": "open"},
     },
-    "test_of_another_thread": {"label": "shop.db", "owner": "fixture 'of_another_thread' (function)"},
+    "test_of_another_thread": {
+        "label": "shop.db",
+        "owner": "fixture 'of_another_thread' (function)",
+    },
 }
 
 

@@ -122,11 +122,20 @@ async def test_clean_gather():
 """
 
 LEAKS: dict[str, dict[str, Any]] = {
-    "test_create_task": {"label": "poll", "certainty": "proven", "facts": {"waiting": "test_suite.py:10"}, "fix": "TaskGroup"},
+    "test_create_task": {
+        "label": "poll",
+        "certainty": "proven",
+        "facts": {"waiting": "test_suite.py:10"},
+        "fix": "TaskGroup",
+    },
     "test_ensure_future": {"label": "poll", "certainty": "proven"},
     "test_loop_create_task_never_begun": {"label": "poll", "certainty": "proven"},
     "test_task_group_left_open": {"label": "poll", "certainty": "proven"},
-    "test_cancelled_but_resisting": {"label": "resist", "certainty": "proven", "facts": {"cancelled": "once, but"}},
+    "test_cancelled_but_resisting": {
+        "label": "resist",
+        "certainty": "proven",
+        "facts": {"cancelled": "once, but"},
+    },
     "test_destroyed_by_the_collector": {
         "label": "test_destroyed_by_the_collector.<locals>.lost",
         "certainty": "proven",
@@ -134,7 +143,11 @@ LEAKS: dict[str, dict[str, Any]] = {
     },
     "test_run_in_a_hand_made_loop": {"label": "poll", "certainty": "proven"},
     "test_of_a_fixture": {"label": "poll", "owner": "fixture 'poller' (function)"},
-    **({"test_eager": {"label": "poll", "certainty": "proven"}} if sys.version_info >= (3, 12) else {}),
+    **(
+        {"test_eager": {"label": "poll", "certainty": "proven"}}
+        if sys.version_info >= (3, 12)
+        else {}
+    ),
 }
 
 

@@ -60,10 +60,18 @@ def test_clean_inside_tmpdir_by_environment(tmp_path, monkeypatch):
 """
 
 LEAKS: dict[str, dict[str, Any]] = {
-    "test_mkdtemp": {"label": "directory", "facts": {"path": "/", "holds": "nothing"}, "fix": "tmp_path"},
+    "test_mkdtemp": {
+        "label": "directory",
+        "facts": {"path": "/", "holds": "nothing"},
+        "fix": "tmp_path",
+    },
     "test_mkstemp": {"label": "file", "fix": "unlink"},
     "test_named_and_kept": {"label": "file"},
-    "test_folder": {"label": "directory", "owner": "fixture 'folder' (function)", "facts": {"holds": "a"}},
+    "test_folder": {
+        "label": "directory",
+        "owner": "fixture 'folder' (function)",
+        "facts": {"holds": "a"},
+    },
 }
 
 

@@ -81,12 +81,22 @@ def test_clean_timer():
 """
 
 LEAKS: dict[str, dict[str, Any]] = {
-    "test_daemon": {"label": "work", "subject": "thread 'work'", "facts": {"running": "OVER.wait", "name": "daemon"}, "fix": "join"},
+    "test_daemon": {
+        "label": "work",
+        "subject": "thread 'work'",
+        "facts": {"running": "OVER.wait", "name": "daemon"},
+        "fix": "join",
+    },
     "test_not_a_daemon": {"label": "work", "facts": {"beware": "cannot exit"}},
     "test_named": {"label": "poller-*"},
     "test_subclass": {"label": "Poller"},
     "test_timer": {"label": "Timer", "owner": "fixture 'timer' (function)"},
-    "test_started_by_hand": {"kind": "native-thread", "label": "python", "certainty": "possible", "born": False},
+    "test_started_by_hand": {
+        "kind": "native-thread",
+        "label": "python",
+        "certainty": "possible",
+        "born": False,
+    },
 }
 
 

@@ -108,7 +108,11 @@ LEAKS: dict[str, dict[str, Any]] = {
         "subject": r"stream tcp 127\.0\.0\.1:\d+ -> 127\.0\.0\.1:\d+",
         "fix": "wait_closed",
     },
-    "test_connection": {"label": "Protocol", "facts": {"protocol": "Protocol"}, "fix": "transport.close"},
+    "test_connection": {
+        "label": "Protocol",
+        "facts": {"protocol": "Protocol"},
+        "fix": "transport.close",
+    },
     "test_datagram": {"label": "DatagramProtocol", "subject": "udp 127"},
     "test_on_uvloop": {"label": "StreamReaderProtocol", "born": False},
     "test_read_pipe": {"label": "Protocol"},

@@ -58,7 +58,8 @@ def write(session: TightshipSession, reporter: Any) -> None:
     expired = session.policy.expired()
     if session.bad_markers:
         for line in ("tightship: bad marker", *session.bad_markers):
-            reporter.write_line(f"ERROR: {line}" if line.startswith("tightship:") else line, red=True)
+            first = "ERROR: " if line.startswith("tightship:") else ""
+            reporter.write_line(first + line, red=True)
         return
     if not (findings or session.faults or unused or expired):
         return
@@ -71,7 +72,9 @@ def write(session: TightshipSession, reporter: Any) -> None:
     if verbose >= 1:
         _some(reporter, "ALLOWED ", allowed, verbose)
     for rule in expired:
-        reporter.write_line(f"allow rule {rule.kind}:{rule.label} ({rule.where}) expired on {rule.until}")
+        reporter.write_line(
+            f"allow rule {rule.kind}:{rule.label} ({rule.where}) expired on {rule.until}"
+        )
     for rule in unused:
         reporter.write_line(
             f"allow rule {rule.kind}:{rule.label} ({rule.where}) was never used: remove it?"

@@ -10,7 +10,10 @@ from ..ledger import LEDGER, Birth
 from ..model import Evidence, Key, Owner, Scene
 from ..origin import Raw
 
-__all__ = ["BaseProbe", "ObjectProbe", "digits", "fd_key", "target"]
+__all__ = ["BaseProbe", "FdKey", "ObjectProbe", "digits", "fd_key", "target"]
+
+#: What names a descriptor: ``("fd", number, device, inode, serial of its birth)``.
+FdKey = tuple[str, int, int, int, int]
 
 
 class BaseProbe:
@@ -103,7 +106,7 @@ def target(handle: Any) -> Any:
     return handle() if isinstance(handle, weakref.ref) else handle
 
 
-def fd_key(fd: int) -> Key | None:
+def fd_key(fd: int) -> FdKey | None:
     """Return the canonical key of an open file descriptor, or None if it is closed."""
     import os
 

@@ -108,7 +108,7 @@ class CoroutineProbe(BaseProbe):
 
     def made(self, handle: Any) -> None:
         """The evidence knows better."""
-        return None
+        return
 
     def label(self, handle: Any) -> str:
         """Return its qualified name."""
@@ -134,11 +134,14 @@ def _made(coro: Any) -> Site | None:
         if layer(file) == 0:
             return site_at(file, line, function)
     code = getattr(coro, "cr_code", None)
-    return None if code is None else site_at(code.co_filename, code.co_firstlineno, code.co_qualname)
+    if code is None:
+        return None
+    return site_at(code.co_filename, code.co_firstlineno, code.co_qualname)
 
 
 def _ignored(text: str) -> bool:
     """Tell whether the warning's reader is the test itself: a filter, or `pytest.warns`."""
+    message: Any
     for action, message, category, module, _ in warnings.filters:
         if not issubclass(RuntimeWarning, category) or module is not None:
             continue

@@ -101,7 +101,7 @@ class ExceptionProbe(BaseProbe):
 
     def made(self, handle: _Error) -> None:
         """The evidence knows better."""
-        return None
+        return
 
     def label(self, handle: _Error) -> str:
         """Return the task's or callback's name."""

@@ -16,9 +16,9 @@ from typing import Any, ClassVar, NamedTuple
 from ..explain import fds
 from ..ledger import LEDGER, Birth
 from ..model import Evidence, Key, Owner, Scene
-from .base import BaseProbe, fd_key, target, weak
+from .base import BaseProbe, FdKey, fd_key, target, weak
 
-__all__ = ["OWN", "FdHandle", "FdKindProbe", "FdTable", "TABLE"]
+__all__ = ["OWN", "TABLE", "FdHandle", "FdKindProbe", "FdTable"]
 
 #: Descriptors that Tightship itself keeps open: never shown, never counted as a leak.
 OWN: set[int] = set()
@@ -93,7 +93,7 @@ class FdTable:
                 return [fd for fd in range(256) if _is_open(fd)]
         return [fd for fd in map(int, names) if fd not in OWN]
 
-    def entries(self) -> Iterator[tuple[Key, int, int]]:
+    def entries(self) -> Iterator[tuple[FdKey, int, int]]:
         """Yield (key, fd, mode) for every open descriptor but our own."""
         fstat, serial_of = os.fstat, LEDGER.serial_of_fd
         for fd in self.numbers():
@@ -132,7 +132,7 @@ TABLE = FdTable()
 class FdHandle(NamedTuple):
     """An open descriptor and, if the window knows one, the object that holds it."""
 
-    key: tuple[str, int, int, int, int]
+    key: FdKey
     holder: Any
     """A weak reference or None."""
 
@@ -165,7 +165,7 @@ class FdKindProbe(BaseProbe):
                     holders[fd] = weak(obj)
         matches = type(self).matches
         return {
-            key: FdHandle(key, holders.get(fd))  # type: ignore[arg-type]
+            key: FdHandle(key, holders.get(fd))
             for key, fd, mode in TABLE.entries()
             if matches(stat.S_IFMT(mode))
         }

@@ -66,15 +66,16 @@ class FileProbe(FdKindProbe):
         evidence = Evidence(f"{what} {os.path.basename(path) or path!r}")
         evidence.facts.append(("path", f"{shorten(path)}  (fd {handle.fd}, open {mode})"))
         if handle.holder is None:
-            evidence.fix = "close the descriptor with os.close, or wrap it in os.fdopen and a with block"
+            evidence.fix = (
+                "close the descriptor with os.close, or wrap it in os.fdopen and a with block"
+            )
         return evidence
 
 
 def _raw(file: Any) -> Any:
     """Return the FileIO beneath whatever `open` returned."""
     buffer = getattr(file, "buffer", file)
-    raw = getattr(buffer, "raw", buffer)
-    return raw
+    return getattr(buffer, "raw", buffer)
 
 
 def _path(handle: FdHandle) -> str:

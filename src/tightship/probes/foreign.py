@@ -112,7 +112,7 @@ class ForeignProbe(BaseProbe):
         value = self._call("made", handle)
         if value is not None and not (
             isinstance(value, tuple)
-            and all(isinstance(p, tuple) and len(p) == 2 and hasattr(p[0], "co_code") for p in value)
+            and all(type(p) is tuple and len(p) == 2 and hasattr(p[0], "co_code") for p in value)
         ):
             raise self._wrong("made", "a raw birth site or None", value)
         return value

@@ -42,9 +42,10 @@ class LostTaskProbe(BaseProbe):
 
     def _hear(self, loop: Any, context: dict[str, Any]) -> None:
         task = context.get("task")
-        if task is not None and context.get("exception") is None:
-            if "destroyed" in str(context.get("message", "")):
-                self.note(task)
+        if task is None or context.get("exception") is not None:
+            return
+        if "destroyed" in str(context.get("message", "")):
+            self.note(task)
 
     def note(self, task: Any) -> None:
         """Remember a task that is being destroyed, unless it was told of already."""
@@ -81,7 +82,7 @@ class LostTaskProbe(BaseProbe):
 
     def made(self, handle: _Lost) -> None:
         """The evidence knows better."""
-        return None
+        return
 
     def label(self, handle: _Lost) -> str:
         """Return the coroutine's qualified name."""

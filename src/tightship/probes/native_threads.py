@@ -88,11 +88,11 @@ class NativeThreadProbe(BaseProbe):
 
     def owner(self, handle: _Native) -> None:
         """Nobody notes the birth of a native thread."""
-        return None
+        return
 
     def made(self, handle: _Native) -> None:
         """Nobody notes the birth of a native thread."""
-        return None
+        return
 
     def label(self, handle: _Native) -> str:
         """Return the name it gave itself, without numbers."""

@@ -141,7 +141,7 @@ class ProcessProbe(BaseProbe):
     def label(self, handle: _Child) -> str:
         """Return the program's name, or a `multiprocessing.Process`'s own."""
         obj = target(handle.holder) if handle.holder is not None else None
-        if hasattr(obj, "_parent_pid"):
+        if obj is not None and hasattr(obj, "_parent_pid"):
             return digits(str(obj.name))
         info = processes.describe(handle.pid)
         return "?" if info is None else _program(info.command)

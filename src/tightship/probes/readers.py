@@ -48,7 +48,7 @@ class ReaderProbe(BaseProbe):
 
     def made(self, handle: Any) -> None:
         """Unknown: registrations have no birth entry."""
-        return None
+        return
 
     def label(self, handle: Any) -> str:
         """Return the callback's qualified name."""
@@ -56,7 +56,7 @@ class ReaderProbe(BaseProbe):
 
     def explain(self, handle: Any) -> Evidence:
         """Say which descriptor is watched, and for whom."""
-        _, fd, reader, writer = handle
+        _, fd, reader, _ = handle
         what = "reader" if reader is not None else "writer"
         evidence = Evidence(f"{what} {self.label(handle)} on fd {fd}")
         info = fds.classify(fd)
@@ -72,5 +72,11 @@ def _machinery(handle: Any) -> bool:
     """Tell whether asyncio itself registered this: servers, transports, sock_recv and so on."""
     name = callback_name(handle._callback)
     return name.startswith(
-        ("BaseSelectorEventLoop.", "_Selector", "_UnixReadPipe", "_UnixWritePipe", "PidfdChildWatcher")
+        (
+            "BaseSelectorEventLoop.",
+            "_Selector",
+            "_UnixReadPipe",
+            "_UnixWritePipe",
+            "PidfdChildWatcher",
+        )
     )

@@ -119,7 +119,8 @@ def _context(task: Any) -> Context | None:
 
 def _name(task: Any) -> str:
     coro = task.get_coro()
-    return getattr(coro, "__qualname__", None) or getattr(coro, "__name__", None) or repr(type(coro))
+    name = getattr(coro, "__qualname__", None) or getattr(coro, "__name__", None)
+    return str(name or repr(type(coro)))
 
 
 def _made(task: Any) -> Site | None:

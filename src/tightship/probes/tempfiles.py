@@ -88,7 +88,8 @@ class TempfileProbe(BaseProbe):
                 names = sorted(os.listdir(handle))
             except OSError:
                 names = []
-            inside = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            inside = ", ".join(names[:3]) + more
             evidence.facts.append(("path", handle))
             evidence.facts.append(("holds", inside or "nothing"))
             evidence.fix = "use tempfile.TemporaryDirectory() in a with block, or pytest's tmp_path"

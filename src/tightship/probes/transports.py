@@ -64,7 +64,7 @@ class TransportProbe(BaseProbe):
         if birth is None and pipe is not None:
             fileno = getattr(transport, "_fileno", -1)
             key = fd_key(fileno) if isinstance(fileno, int) else None
-            birth = LEDGER.of_fd(fileno, key[2:4]) if key is not None else None  # type: ignore[index]
+            birth = LEDGER.of_fd(fileno, key[2:4]) if key is not None else None
             birth = birth or LEDGER.of(getattr(pipe, "raw", pipe))
         return birth
 
