@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from _thread import get_ident
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
@@ -36,8 +37,8 @@ class Ledger:
     def __init__(self) -> None:
         self.count = 0
         """Births so far: a tick for kinds whose number alone could hide an exchange."""
-        self.muted = False
-        """True while a runtime makes something for itself."""
+        self.muted = 0
+        """The ident of a thread in which a runtime makes something for itself, or 0."""
         self._objects: dict[int, tuple[weakref.ref[Any] | type, Birth]] = {}
         self._fds: dict[int, tuple[tuple[int, int], Birth, int]] = {}
         self._pids: dict[int, Birth] = {}
@@ -45,7 +46,7 @@ class Ledger:
 
     def note(self, obj: object, skip: int = 1) -> None:
         """Note that ``obj`` was just made by the caller's caller (``skip`` frames up)."""
-        if not self.muted:
+        if not self.muted or self.muted != get_ident():
             self.add(obj, Birth(current(), capture(skip + 1)))
 
     def add(self, obj: object, birth: Birth) -> None:

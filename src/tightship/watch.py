@@ -10,7 +10,6 @@ import gc
 import os
 import sys
 import time
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -225,8 +224,7 @@ class Watch:
             self._last = self._read_ticks()
             self._fds = fdtable.TABLE.tick()
         CURRENT.set(owner)
-        # Warnings that go elsewhere later are heard by the test itself (`pytest.warns`).
-        WATCHED.impl = getattr(warnings, "_showwarnmsg_impl", None)
+        WATCHED.begin(owner)
         self.window.open()
 
     def mark(self, owner: Owner | None) -> None:
@@ -326,8 +324,11 @@ class Watch:
         self._told = bool(findings)
         self._early = []
         for loop in self.loops.open():
-            if not loop.is_running():
-                survivors += self._loop_survivors(loop, closing=False, test=owner)
+            found = self._loop_survivors(loop, closing=False, test=owner)
+            if loop.is_running():
+                # It runs in another thread: its tasks can be listed, all else is in motion.
+                found = [s for s in found if s.probe.kind == "task" and s.known_owner]
+            survivors += found
         garbage = self.window.collect(LEDGER.of_dying) if self.window.is_open else []
         objects = self._census()
         hits = self._hits(objects)
@@ -342,6 +343,7 @@ class Watch:
             self._outlive(owner)
             return findings
         survivors += self._process_survivors(objects, owner)
+        survivors = [s for s in survivors if not self._told_already(s, findings)]
         for ended in self._ended_wide:
             survivors += self._release(ended)
         findings += self._from_garbage(garbage, owner)
@@ -354,6 +356,16 @@ class Watch:
         self._last = self._read_ticks()
         self._fds = fdtable.TABLE.tick()
         return findings
+
+    def _told_already(self, s: Survivor, findings: list[Finding]) -> bool:
+        """Tell whether this task's death is that of one told of when its loop closed."""
+        if s.probe.kind != "task" or s.probe.scope != "process":
+            return False
+        label = s.probe.label(s.handle)
+        if not any(f.kind == "task" and f.label == label and f.owner == str(s.owner) for f in findings):
+            return False
+        s.probe.forget(s.key)
+        return True
 
     # -- looking -------------------------------------------------------------------------
 
@@ -546,6 +558,7 @@ class Watch:
                 l for l in self.loops.open() if not l.is_running()
             ]
             busy = any(s.probe.kind in _MOVING for s in left) or any(map(loops.ready, idle))
+            busy = busy or (closing is None and any(_runs(s) for s in left))
             dues = [d for d in map(loops.next_due, idle) if d is not None]
             pause = settle.again(len(left), clock(), ready=busy, due=min(dues, default=None))
             if pause is None:
@@ -581,6 +594,11 @@ class Watch:
             return []
         for s in survivors:
             self._grade(s)
+        if any(s.probe.kind == "native-thread" for s in survivors):
+            for s in survivors:
+                if isinstance(s.probe, fdtable.FdKindProbe) and s.probe.unseen(s.handle):
+                    s.certainty = Certainty.POSSIBLE
+                    s.reason = "made by C code, together with a thread of its own"
         # Whoever holds something of a loop that closes, holds something that is dead.
         if not closing and any(self._needs_root(s) for s in survivors):
             survivors = self._grade_by_holder(survivors)
@@ -608,9 +626,11 @@ class Watch:
             s.certainty = Certainty.PROVEN
         elif s.probe.kind == "task" and self._lost(s):
             s.certainty = Certainty.PROVEN
-        elif not s.known_owner and not getattr(s.probe, "certain", True):
-            s.certainty = Certainty.POSSIBLE
-            s.reason = "made by code that Tightship cannot see"
+        else:
+            doubt = getattr(s.probe, "doubt", None)
+            s.reason = self._guard(s.probe, lambda: doubt(s.handle), "") if doubt else ""
+            if s.reason:
+                s.certainty = Certainty.POSSIBLE
 
     def _lost(self, s: Survivor) -> bool:
         """Tell whether nothing can ever wake a task."""
@@ -663,9 +683,7 @@ class Watch:
                 s.owner = root.owner
                 self._defer(s)
                 continue
-            if root.text.startswith("module trio._core"):
-                pass  # trio's runner holds the very tasks that run
-            elif root.kind == "global" and not dead and s.probe.scope == "process":
+            if root.kind == "global" and not dead and s.probe.scope == "process":
                 s.certainty = Certainty.POSSIBLE
                 s.reason = f"kept on purpose or lazily made: {root.text} holds it"
             kept.append(s)
@@ -958,6 +976,13 @@ def _waits_for(task: Any, me: Any) -> bool:
         if task is None:
             return False
     return False
+
+
+def _runs(s: Survivor) -> bool:
+    """Tell whether a task's loop is running, in another thread."""
+    task = _object(s) if s.probe.kind == "task" else None
+    loop = getattr(task, "get_loop", lambda: None)()
+    return loop is not None and loop.is_running()
 
 
 def _current_task() -> Any:

@@ -58,7 +58,7 @@ PAIRS = {
     ),
     "idle trio worker": (
         make("thread", "Trio thread *", running=TRIO),
-        make("thread", "Trio thread *", running=BUSY + TRIO),
+        make("thread", "fetch", running=BUSY + TRIO),
     ),
     "idle anyio worker": (
         make("thread", "AnyIO worker thread", running=ANYIO),

@@ -137,7 +137,7 @@ def _search(obj: object, skip: set[int], deadline: float) -> str | None:
             key = id(holder)
             if key in objects or key in skip:
                 continue
-            target = next((id(h) for h in gc.get_referents(holder) if id(h) in wanted), None)
+            target = next((id(h) for h in _held_by(holder) if id(h) in wanted), None)
             if target is None:
                 continue
             objects[key], parents[key] = holder, target
@@ -172,6 +172,14 @@ def _frame_locals(skip: set[int]) -> dict[int, tuple[bool, str]]:
             if id(value) not in found or (near and not found[id(value)][0]):
                 found[id(value)] = near, f"local '{name}' of {where}"
     return found
+
+
+def _held_by(holder: object) -> Iterable[object]:
+    # Never ask a C module for its referents: on 3.12 asyncio's shows its list of free
+    # iterators, and whoever takes one from there frees it twice.
+    if isinstance(holder, ModuleType):
+        return list(vars(holder).values())
+    return gc.get_referents(holder)
 
 
 def _root(holder: object) -> bool:

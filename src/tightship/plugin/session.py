@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import sys
 from collections.abc import Generator
@@ -216,16 +217,20 @@ class TightshipSession:
 
     # -- a test's way ----------------------------------------------------------------------
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
+    # These hooks run for every test: plain functions where they will do, since a wrapper
+    # costs a generator, and none that only some tests need.
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Say that the test begins, before any fixture does."""
         self.state = None
         if self._watched(item):
             if not self.watch.installed:
                 self.start()
-            self.state = _State(Owner(item.name, nodeid=item.nodeid))
-            self.watch.begin(self.state.owner)
-        return (yield)
+            owner = Owner(item.name, nodeid=item.nodeid)
+            owner.reads_log = "caplog" in getattr(item, "fixturenames", ())
+            self.state = _State(owner)
+            self.watch.begin(owner)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
@@ -257,6 +262,8 @@ class TightshipSession:
         before = CURRENT.get()
         self.watch.mark(before)
         self._owners[fixturedef] = owner
+        # Added first, run last: when the fixture has ended.
+        fixturedef.addfinalizer(functools.partial(self._fixture_ended, fixturedef))
         CURRENT.set(owner)
         try:
             value = yield
@@ -266,7 +273,7 @@ class TightshipSession:
             CURRENT.set(before)
             self.watch.mark(owner)
 
-    def pytest_fixture_post_finalizer(self, fixturedef: Any) -> None:
+    def _fixture_ended(self, fixturedef: Any) -> None:
         """Say that a wider fixture has ended."""
         owner = self._owners.pop(fixturedef, None)
         if owner is not None:
@@ -274,29 +281,40 @@ class TightshipSession:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
-        self, item: pytest.Item, call: pytest.CallInfo[None]
+        self, item: pytest.Item
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Put findings into the report of the teardown, where nothing swallows them."""
         report = yield
+        state = self.state
+        if state is not None and self.journal is None and report.outcome == "passed":
+            if report.when != "teardown":
+                return report
+            if not state.findings:
+                self.state = None
+                return report
+        self._reported(item, report, state)
+        return report
+
+    def _reported(
+        self, item: pytest.Item, report: pytest.TestReport, state: _State | None
+    ) -> None:
         if self.journal is not None:
             self._note(report)
-        state = self.state
-        if state is None:
-            if self.journal is not None and report.when == "teardown":
-                self._write(item, report, None)
-            return report
         if report.when != "teardown":
-            if call.excinfo is not None:
+            if state is not None and report.outcome != "passed":
+                # A skip raises too: a traceback may keep locals alive.
                 state.raised = state.owner.raised = True
-            if report.failed:
-                state.failed = True
-            return report
+                state.failed = state.failed or report.failed
+            return
         self.state = None
+        if state is None:
+            if self.journal is not None:
+                self._write(item, report, None)
+            return
         try:
             self._report(item, report, state)
         except Exception as exc:
             self._fault("report", exc)
-        return report
 
     def _report(self, item: pytest.Item, report: pytest.TestReport, state: _State) -> None:
         if state.findings:

@@ -22,8 +22,6 @@ class BaseProbe:
     kind: ClassVar[str]
     scope: ClassVar[Literal["loop", "process"]] = "process"
     types: ClassVar[tuple[str, ...]] = ()
-    certain: ClassVar[bool] = True
-    """False if a survivor without a known birth is only ``possible``."""
 
     def install(self, patch: Any) -> None:
         """Patch nothing."""
@@ -54,6 +52,13 @@ class BaseProbe:
         """Return the stack in the birth entry."""
         birth = self.birth(handle)
         return None if birth is None else birth.made
+
+    def doubt(self, handle: Any) -> str:
+        """Return why this one may not be its owner's fault; empty if there is no doubt.
+
+        A survivor in doubt is only ``possible``.
+        """
+        return ""
 
     def label(self, handle: Any) -> str:
         """Return the type's name."""

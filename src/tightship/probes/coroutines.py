@@ -69,7 +69,7 @@ class CoroutineProbe(BaseProbe):
         # A recorded warning keeps the coroutine alive as its source: it was told of already.
         self._told = [r for r in self._told if r() is not None]
         self._told.append(weakref.ref(coro))
-        if owner is None or _ignored(f"coroutine '{name}' was never awaited"):
+        if owner is None or _ignored(owner, f"coroutine '{name}' was never awaited"):
             return
         self._dropped["dropped", next(self._numbers)] = _Dropped(name, _made(coro), owner)
 
@@ -139,7 +139,7 @@ def _made(coro: Any) -> Site | None:
     return site_at(code.co_filename, code.co_firstlineno, code.co_qualname)
 
 
-def _ignored(text: str) -> bool:
+def _ignored(owner: Owner, text: str) -> bool:
     """Tell whether the warning's reader is the test itself: a filter, or `pytest.warns`."""
     message: Any
     for action, message, category, module, _ in warnings.filters:
@@ -151,16 +151,21 @@ def _ignored(text: str) -> bool:
             if action == "ignore":
                 return True
             break
-    return WATCHED.is_set() and WATCHED.impl is not getattr(warnings, "_showwarnmsg_impl", None)
+    if WATCHED.owner is None or WATCHED.owner not in (owner, owner.parent):
+        return False
+    return WATCHED.impl is not getattr(warnings, "_showwarnmsg_impl", None)
 
 
 class _Watched:
-    """Which recorder the warnings go to outside the test's own code."""
+    """Where warnings went when an owner began: elsewhere later means that the test listens."""
 
+    owner: Owner | None = None
     impl: Any = None
 
-    def is_set(self) -> bool:
-        return self.impl is not None
+    def begin(self, owner: Owner) -> None:
+        """Note it for this owner."""
+        self.owner = owner
+        self.impl = getattr(warnings, "_showwarnmsg_impl", None)
 
 
 WATCHED = _Watched()

@@ -31,6 +31,8 @@ class _Error:
     facts: list[tuple[str, str]] = field(default_factory=list)
     fix: str = ""
     task: bool = False
+    reported: bool = False
+    """Not asyncio itself, but a library told the loop of it."""
 
 
 class ExceptionProbe(BaseProbe):
@@ -81,6 +83,7 @@ class ExceptionProbe(BaseProbe):
                 else "handle the exception inside the callback"
             ),
             task=task,
+            reported=handle is None and future is None,
         )
 
     def tick(self) -> Hashable:
@@ -102,6 +105,15 @@ class ExceptionProbe(BaseProbe):
     def made(self, handle: _Error) -> None:
         """The evidence knows better."""
         return
+
+    def doubt(self, handle: _Error) -> str:
+        """Doubt errors that somebody reported on purpose, or waits to read in the log."""
+        if handle.reported:
+            return "a library reported it to the loop's exception handler by itself"
+        owner = handle.owner
+        if owner is not None and (owner.reads_log or (owner.parent and owner.parent.reads_log)):
+            return "the test captures the log, where this error can be read"
+        return ""
 
     def label(self, handle: _Error) -> str:
         """Return the task's or callback's name."""

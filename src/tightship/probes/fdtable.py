@@ -188,6 +188,10 @@ class FdKindProbe(BaseProbe):
         birth = LEDGER.of(obj) if obj is not None else None
         return birth or LEDGER.of_fd(handle.fd, handle.key[2:4])
 
+    def unseen(self, handle: FdHandle) -> bool:
+        """Tell whether no Python code is known to have made it."""
+        return handle.holder is None and self.birth(handle) is None
+
     def owner(self, handle: FdHandle) -> Owner | None:
         """Return the owner in the birth entry."""
         birth = self.birth(handle)

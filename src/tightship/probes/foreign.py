@@ -49,7 +49,8 @@ class ForeignProbe(BaseProbe):
         self._probe = probe
         # Facts of the class, for others; of the instance, here.
         self.kind, self.scope, self.types = kind, scope, types  # type: ignore[misc]
-        self.certain = bool(getattr(probe, "certain", True))  # type: ignore[misc]
+        if hasattr(probe, "doubt"):
+            self.doubt = lambda handle: str(probe.doubt(handle) or "")  # type: ignore[method-assign]
         for name in ("opened", "proves"):
             if hasattr(probe, name):
                 setattr(self, name, self._truth(getattr(probe, name)))

@@ -28,8 +28,6 @@ class NativeThreadProbe(BaseProbe):
     """An operating system thread without a `threading.Thread`."""
 
     kind: ClassVar[str] = "native-thread"
-    # Pools of C libraries are made once per process, and mostly cannot be ended.
-    certain: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._dir = -1
@@ -93,6 +91,10 @@ class NativeThreadProbe(BaseProbe):
     def made(self, handle: _Native) -> None:
         """Nobody notes the birth of a native thread."""
         return
+
+    def doubt(self, handle: _Native) -> str:
+        """Doubt all: C libraries make pools once per process, and mostly cannot end them."""
+        return "made by code that Tightship cannot see"
 
     def label(self, handle: _Native) -> str:
         """Return the name it gave itself, without numbers."""

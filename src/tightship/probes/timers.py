@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from ..ledger import LEDGER
 from ..model import Evidence, Key, Owner, Scene
+from ..origin import layer
 from ..ownership import of_context
 from ..runtimes.loops import context_of, is_uvloop, of_uvloop
 from .base import BaseProbe, target, weak
@@ -64,6 +65,19 @@ class TimerProbe(BaseProbe):
         if timer is None:
             return None
         return of_context(context_of(timer)) or super().owner(handle)
+
+    def doubt(self, handle: Any) -> str:
+        """Doubt timers that a library set for itself: they die with their loop.
+
+        Who has to be told is whoever left the library's object open, and he is.
+        """
+        timer = target(handle)
+        birth = None if timer is None else LEDGER.of(timer)
+        for code, _ in birth.made if birth is not None else ():
+            rank = layer(code.co_filename)
+            if rank < 2:
+                return "" if rank == 0 else "a library set it for itself"
+        return ""
 
     def label(self, handle: Any) -> str:
         """Return the callback's qualified name."""

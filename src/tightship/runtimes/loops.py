@@ -14,6 +14,7 @@ import gc
 import sys
 import time
 import weakref
+from _thread import get_ident
 from collections.abc import Callable, Iterator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
@@ -77,11 +78,12 @@ class Loops:
 
             patch.set(runners, "_cancel_all_tasks", _cancel_all_tasks)
             # Concrete loops override close(): wrap the outermost one of each.
-            patch.before_method(selector_events.BaseSelectorEventLoop, "close", look)
             if sys.platform != "win32":
                 from asyncio import unix_events
 
                 patch.before_method(unix_events._UnixSelectorEventLoop, "close", look)
+            else:  # untried: no Windows machine was at hand
+                patch.before_method(selector_events.BaseSelectorEventLoop, "close", look)
 
         def on_uvloop(module: Any) -> None:
             patch.after_method(module.Loop, "__init__", born)
@@ -118,11 +120,11 @@ def _mute(patch: Patcher, cls: Any, name: str) -> None:
 
     @functools.wraps(original)
     def method(self: Any) -> Any:
-        LEDGER.muted = True
+        LEDGER.muted = get_ident()
         try:
             return original(self)
         finally:
-            LEDGER.muted = False
+            LEDGER.muted = 0
 
     patch.set(cls, name, method)
 
