@@ -25,6 +25,7 @@ Raw = tuple[tuple[CodeType, int], ...]
 
 _getframe = sys._getframe
 _ranks: dict[str, int] = {}
+_machinery: dict[str, bool] = {}
 
 
 def capture(skip: int = 1, depth: int = DEPTH) -> Raw:
@@ -52,6 +53,14 @@ def capture(skip: int = 1, depth: int = DEPTH) -> Raw:
         frame = frame.f_back
         depth -= 1
     return tuple(pairs)
+
+
+def is_machinery(file: str) -> bool:
+    """Tell whether a file belongs to a test runner or to the runtime (60 ns)."""
+    found = _machinery.get(file)
+    if found is None:
+        found = _machinery[file] = layer(file) == 2
+    return found
 
 
 def _rank(file: str) -> int:
@@ -89,6 +98,7 @@ def set_root(path: str) -> None:
     global _root
     _root = os.path.join(os.path.abspath(path), "")
     _ranks.clear()
+    _machinery.clear()
 
 
 def shorten(path: str) -> str:

@@ -95,7 +95,7 @@ class Watch:
         self._types: dict[str, type] = {}
         self._wanted: frozenset[type] = frozenset()
         self._modules = -1
-        self._fds: Any = None
+        self._lowest = -1
         self._ended_wide: list[Owner] = []
         self._reported: list[tuple[Finding, Survivor]] = []
         self._adopted: dict[int, tuple[Any, Owner, str]] = {}
@@ -218,11 +218,10 @@ class Watch:
             return
         # Whatever happened between two tests is nobody's leak. Births noted there have no
         # owner; descriptors are the one kind that may come without a birth.
-        fds = fdtable.TABLE.tick()
-        if fds != self._fds or self._last is None:
+        if fdtable.TABLE.lowest() != self._lowest or self._last is None:
             self._account()
             self._last = self._read_ticks()
-            self._fds = fdtable.TABLE.tick()
+            self._lowest = fdtable.TABLE.lowest()
         CURRENT.set(owner)
         WATCHED.begin(owner)
         self.window.open()
@@ -354,7 +353,7 @@ class Watch:
         del objects, hits
         self._account()
         self._last = self._read_ticks()
-        self._fds = fdtable.TABLE.tick()
+        self._lowest = fdtable.TABLE.lowest()
         return findings
 
     def _told_already(self, s: Survivor, findings: list[Finding]) -> bool:

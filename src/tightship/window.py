@@ -31,6 +31,11 @@ __all__ = ["AVAILABLE", "Garbage", "Window"]
 _collect, _freeze, _unfreeze, _get_objects = gc.collect, gc.freeze, gc.unfreeze, gc.get_objects
 _freeze_count = gc.get_freeze_count
 
+_get_count = gc.get_count
+
+#: 3.14 has another kind of generations (untried there: no such interpreter was at hand).
+_GENERATIONS = sys.version_info < (3, 14)
+
 #: Functions of `gc` that would see less than they should while a window is open.
 GUARDED = ("collect", "freeze", "unfreeze", "get_objects", "get_referrers", "get_freeze_count")
 
@@ -65,6 +70,7 @@ class Window:
     def __init__(self) -> None:
         self.is_open = False
         self._canary = _Canary()
+        self._promotions = -1
         self._keep_frozen: bool | None = None
         self._wanted: frozenset[type] = frozenset()
         self._boring: set[type] = set()
@@ -133,7 +139,16 @@ class Window:
         sys.unraisablehook = _quiet
         _quiet.hook = hook  # type: ignore[attr-defined]
         try:
-            _collect()
+            # Whatever was born in the window lies in the two young generations unless the
+            # collector promoted some meanwhile. A full collection would also empty the free
+            # lists; now and then it has to be, or the interpreter would do it for the whole
+            # heap outside of a window.
+            promotions = _get_count()[2]
+            if promotions == self._promotions and promotions < 8 and _GENERATIONS:
+                _collect(1)
+            else:
+                _collect()
+            self._promotions = _get_count()[2]
         finally:
             sys.unraisablehook = hook
             warnings.filters = filters  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from ..ledger import LEDGER
@@ -84,10 +84,6 @@ class SqliteProbe(ObjectProbe):
         except Exception:
             pass
         return evidence
-
-    def tick(self) -> Hashable:
-        """The window lists connections; nothing to count."""
-        return 0
 
 
 def _database(connection: Any) -> str:
