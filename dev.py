@@ -27,9 +27,13 @@ VERSIONS = ("3.11", "3.12", "3.13")
 
 def main() -> int:
     """Parse the command line and do the job."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("job", choices=("demo", "test", "lint", "bench"))
-    parser.add_argument("rest", nargs=argparse.REMAINDER, help="handed on to pytest or the benchmark")
+    parser.add_argument(
+        "rest", nargs=argparse.REMAINDER, help="handed on to pytest or the benchmark"
+    )
     arguments = parser.parse_args()
     jobs = {"demo": demo, "test": test, "lint": lint, "bench": bench}
     return jobs[arguments.job](arguments.rest)
@@ -42,9 +46,13 @@ def demo(rest: list[str]) -> int:
     leaky = run([*base, "examples/stockroom/tests_leaky"], check=False)
     repaired = run([*base, "examples/stockroom/tests_repaired"], check=False)
     if leaky == 1 and repaired == 0:
-        say("As it should be: the leaky suite fails with its findings, the repaired twin is silent.")
+        say(
+            "As it should be: the leaky suite fails with its findings, the repaired twin is silent."
+        )
         return 0
-    say(f"Not as it should be: leaky suite {leaky} (wanted 1), repaired twin {repaired} (wanted 0).")
+    say(
+        f"Not as it should be: leaky suite {leaky} (wanted 1), repaired twin {repaired} (wanted 0)."
+    )
     return 1
 
 
@@ -60,7 +68,7 @@ def test(rest: list[str]) -> int:
         python = venv(f"test-{version}", interpreter, [*group("test"), str(wheel)], editable=False)
         say(f"Python {version}")
         # -P: the installed wheel is tested, never the sources beside the tests.
-        if run([python, "-P", "-m", "pytest", "-p", "no:cacheprovider", *rest], check=False):
+        if run([python, "-P", "-m", "pytest", "-p", "no:cacheprovider", "-n", "2", *rest], check=False):
             failed.append(version)
     for version in skipped:
         say(f"Python {version} is not installed here: NOT TESTED on it.")
@@ -123,7 +131,17 @@ def venv_plain(name: str, requirements: list[str]) -> str:
     python = where / "bin" / "python"
     if not python.exists():
         run([sys.executable, "-m", "venv", str(where)])
-    run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements])
+    run(
+        [
+            str(python),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            *requirements,
+        ]
+    )
     return str(python)
 
 

@@ -23,13 +23,20 @@ class _Stand:
     members of sets such as `os.supports_dir_fd`. A stand-in keeps both properties.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_tightship_after", "_tightship_guard", "__wrapped__")
+    __slots__ = ("__dict__", "__weakref__", "__wrapped__", "_tightship_after", "_tightship_guard")
 
     def __init__(self, original: Callable[..., Any], after: Callable[..., None], guard: Any):
         self.__wrapped__ = original
         self._tightship_after = after
         self._tightship_guard = guard
-        for name in ("__name__", "__qualname__", "__doc__", "__module__", "__text_signature__", "__self__"):
+        for name in (
+            "__name__",
+            "__qualname__",
+            "__doc__",
+            "__module__",
+            "__text_signature__",
+            "__self__",
+        ):
             try:
                 self.__dict__[name] = getattr(original, name)
             except AttributeError:
@@ -186,7 +193,7 @@ class _Finder:
 
     def add(self, name: str, callback: Callable[[Any], None]) -> None:
         if not self._callbacks:
-            sys.meta_path.insert(0, self)  # type: ignore[arg-type]
+            sys.meta_path.insert(0, self)
         self._callbacks.setdefault(name, []).append(callback)
 
     def drop(self, name: str, callback: Callable[[Any], None]) -> None:
@@ -197,7 +204,7 @@ class _Finder:
         else:
             self._callbacks.pop(name, None)
         if not self._callbacks and self in sys.meta_path:
-            sys.meta_path.remove(self)  # type: ignore[arg-type]
+            sys.meta_path.remove(self)
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name not in self._callbacks:
@@ -211,7 +218,8 @@ class _Finder:
         else:
             return None
         loader = spec.loader
-        if loader is None or not hasattr(loader, "exec_module"):
+        if loader is None or isinstance(loader, type) or not hasattr(loader, "exec_module"):
+            # Builtin modules share their loader, a class: it is not ours to change.
             return spec
         run = loader.exec_module
 
@@ -226,7 +234,7 @@ class _Finder:
                 callback(module)
 
         try:
-            loader.exec_module = exec_module
+            loader.exec_module = exec_module  # type: ignore[method-assign]
         except AttributeError:  # a loader with slots: seen in sys.modules later instead
             pass
         return spec

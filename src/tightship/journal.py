@@ -157,6 +157,5 @@ _BEGINNING = b'{"event":"run"'
 
 def _spoilt(path: object, number: int, what: str) -> JournalError:
     return JournalError(
-        f"{path}, line {number + 1}: {what}. "
-        "The file is no Tightship journal, or it was edited."
+        f"{path}, line {number + 1}: {what}. The file is no Tightship journal, or it was edited."
     )

@@ -169,8 +169,8 @@ class Finding:
     def allow(self) -> str:
         """What can be pasted and works: a marker for the test, an argument for a block."""
         if self.owner_kind == "block":
-            return f"no_leaks(allow={_quote(self.selector)}, reason=\"...\")"
-        return f"@pytest.mark.tightship(allow={_quote(self.selector)}, reason=\"...\")"
+            return f'no_leaks(allow={_quote(self.selector)}, reason="...")'
+        return f'@pytest.mark.tightship(allow={_quote(self.selector)}, reason="...")'
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values (the journal's ``finding`` object)."""

@@ -16,7 +16,18 @@ from types import CodeType, FrameType
 
 from .model import Site
 
-__all__ = ["DEPTH", "Raw", "capture", "describe", "layer", "project_site", "root", "set_root", "shorten", "stack_sites"]
+__all__ = [
+    "DEPTH",
+    "Raw",
+    "capture",
+    "describe",
+    "layer",
+    "project_site",
+    "root",
+    "set_root",
+    "shorten",
+    "stack_sites",
+]
 
 #: Frames kept per birth. Enough to climb out of asyncio and one client library.
 DEPTH = 12
@@ -116,7 +127,7 @@ def shorten(path: str) -> str:
 
 def layer(path: str) -> int:
     """Tell whose code a file is: 0 the project's, 1 a library's, 2 the runtime's or ours."""
-    if path.startswith(_own) or path.startswith("<"):
+    if path.startswith((_own, "<")):
         return 2
     if path.startswith(_site) or "/site-packages/" in path or "/dist-packages/" in path:
         name = path.rsplit("-packages/", 1)[-1]
@@ -187,7 +198,9 @@ def project_site(raw: Raw | None) -> Site | None:
             return describe(*pair)
         if rank == 1 and best is None:
             best = pair
-    return describe(*(best or next((p for p in raw if not p[0].co_filename.startswith(_own)), raw[0])))
+    return describe(
+        *(best or next((p for p in raw if not p[0].co_filename.startswith(_own)), raw[0]))
+    )
 
 
 def stack_sites(raw: Raw | Sequence[tuple[CodeType, int]], *, trim: bool = True) -> list[Site]:

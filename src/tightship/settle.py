@@ -37,7 +37,9 @@ class Settle:
     _left: int = field(default=-1)
     _moved: float = field(default=0.0)
 
-    def again(self, left: int, now: float, *, ready: bool, due: float | None = None) -> float | None:
+    def again(
+        self, left: int, now: float, *, ready: bool, due: float | None = None
+    ) -> float | None:
         """Return seconds to wait before the next look, or None to stop.
 
         Args:

@@ -13,6 +13,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from . import origin, probes
@@ -135,7 +136,9 @@ class Watch:
 
     def _tickers(self) -> list[Any]:
         # Kinds that share a reading share its price.
-        ticks = [p.tick for p in self._probes if getattr(type(p), "tick", None) is not BaseProbe.tick]
+        ticks = [
+            p.tick for p in self._probes if getattr(type(p), "tick", None) is not BaseProbe.tick
+        ]
         return list(dict.fromkeys(ticks))
 
     def _load(self, kind: str, into: list[Any]) -> None:
@@ -152,7 +155,9 @@ class Watch:
 
     def add_probe(self, probe: Any) -> None:
         """Add a probe of another package. Raises TypeError if it isn't one."""
-        missing = [n for n in ("kind", "scope", "snapshot", "label", "explain") if not hasattr(probe, n)]
+        missing = [
+            n for n in ("kind", "scope", "snapshot", "label", "explain") if not hasattr(probe, n)
+        ]
         if missing:
             raise TypeError(f"probe {probe!r} has no {', '.join(missing)}")
         try:
@@ -243,7 +248,7 @@ class Watch:
                 return
             self._last = None
             for probe in list(self._probes):
-                for key in self._guard(probe, lambda p=probe: p.snapshot(Scene()), {}):
+                for key in self._guard(probe, partial(probe.snapshot, Scene()), {}):
                     if key not in self._known and key not in self._segments:
                         self._segments[key] = (None, owner)  # type: ignore[assignment]
         except Exception as exc:
@@ -361,7 +366,9 @@ class Watch:
         if s.probe.kind != "task" or s.probe.scope != "process":
             return False
         label = s.probe.label(s.handle)
-        if not any(f.kind == "task" and f.label == label and f.owner == str(s.owner) for f in findings):
+        if not any(
+            f.kind == "task" and f.label == label and f.owner == str(s.owner) for f in findings
+        ):
             return False
         s.probe.forget(s.key)
         return True
@@ -398,7 +405,7 @@ class Watch:
             if opened is None:
                 continue
             for obj in self._pick(probe, objects):
-                if self._guard(probe, lambda o=obj, f=opened: f(o), False):
+                if self._guard(probe, partial(opened, obj), False):
                     return True
         return False
 
@@ -418,7 +425,7 @@ class Watch:
         """Take everything that exists now as known."""
         known: set[Key] = set()
         for probe in list(self._probes):
-            known.update(self._guard(probe, lambda p=probe: p.snapshot(Scene()), {}))
+            known.update(self._guard(probe, partial(probe.snapshot, Scene()), {}))
         self._known = known
         for key, (ref, _) in list(self._segments.items()):
             if (ref is not None and ref() is None) or (ref is None and key not in known):
@@ -453,9 +460,11 @@ class Watch:
         seen: set[Key] = set()
         for probe in list(self._loop_probes):
             scene = self._scene(probe, objects, loop)
-            snapshot = self._guard(probe, lambda p=probe, s=scene: p.snapshot(s), {})
+            snapshot = self._guard(probe, partial(probe.snapshot, scene), {})
             for key, handle in snapshot.items():
-                if key in seen or (key in self._known_loop and _same(self._known_loop[key], handle)):
+                if key in seen or (
+                    key in self._known_loop and _same(self._known_loop[key], handle)
+                ):
                     continue
                 deferred = self._deferred.get(key)
                 if deferred is not None and not _same(deferred.handle, handle):
@@ -510,7 +519,7 @@ class Watch:
         seen: set[Key] = set()
         for probe in list(self._probes):
             scene = self._scene(probe, objects)
-            snapshot = self._guard(probe, lambda p=probe, s=scene: p.snapshot(s), {})
+            snapshot = self._guard(probe, partial(probe.snapshot, scene), {})
             for key, handle in snapshot.items():
                 if key in seen or key in self._known:
                     continue
@@ -536,7 +545,7 @@ class Watch:
         for s in self._holdings.pop(owner, ()):
             self._deferred.pop(s.key, None)
             told = s.key in self._known_loop and _same(self._known_loop[s.key], s.handle)
-            if not told and self._guard(s.probe, lambda s=s: s.probe.alive(s.handle), False):
+            if not told and self._guard(s.probe, partial(s.probe.alive, s.handle), False):
                 left.append(s)
         return left
 
@@ -553,9 +562,11 @@ class Watch:
         subjects: dict[int, Finding] = {}
         left = survivors
         while True:
-            idle = [closing] if closing is not None else [
-                l for l in self.loops.open() if not l.is_running()
-            ]
+            idle = (
+                [closing]
+                if closing is not None
+                else [loop for loop in self.loops.open() if not loop.is_running()]
+            )
             busy = any(s.probe.kind in _MOVING for s in left) or any(map(loops.ready, idle))
             busy = busy or (closing is None and any(_runs(s) for s in left))
             dues = [d for d in map(loops.next_due, idle) if d is not None]
@@ -568,7 +579,9 @@ class Watch:
                 for s in left:
                     subjects[id(s)] = self._finding(s)
             self._turn(idle, pause)
-            left = [s for s in left if self._guard(s.probe, lambda s=s: s.probe.alive(s.handle), False)]
+            left = [
+                s for s in left if self._guard(s.probe, partial(s.probe.alive, s.handle), False)
+            ]
         took = clock() - started
         slow: list[Finding] = []
         if took >= SLOW_AFTER and subjects:
@@ -621,13 +634,13 @@ class Watch:
         return findings
 
     def _grade(self, s: Survivor) -> None:
-        if getattr(s.probe, "proves", None) is not None and s.probe.proves(s.handle):
-            s.certainty = Certainty.PROVEN
-        elif s.probe.kind == "task" and self._lost(s):
+        if (getattr(s.probe, "proves", None) is not None and s.probe.proves(s.handle)) or (
+            s.probe.kind == "task" and self._lost(s)
+        ):
             s.certainty = Certainty.PROVEN
         else:
             doubt = getattr(s.probe, "doubt", None)
-            s.reason = self._guard(s.probe, lambda: doubt(s.handle), "") if doubt else ""
+            s.reason = self._guard(s.probe, partial(doubt, s.handle), "") if doubt else ""
             if s.reason:
                 s.certainty = Certainty.POSSIBLE
 
@@ -694,7 +707,7 @@ class Watch:
         """Put what ends together into one: a transport with its socket is one leak."""
         covers: dict[Key, Survivor] = {}
         for s in survivors:
-            for key in self._guard(s.probe, lambda s=s: list(s.probe.covers(s.handle)), []):
+            for key in self._guard(s.probe, partial(_listed, s.probe.covers, s.handle), []):
                 if key != s.key:
                     covers.setdefault(key, s)
         own = self._loop_parts()
@@ -736,7 +749,7 @@ class Watch:
         children: set[Key] = set()
         if any(pid_of(g.text) is not None for g in garbage):
             for probe in [p for p in self._probes if p.kind == "process"]:
-                children.update(self._guard(probe, lambda p=probe: p.snapshot(Scene()), {}))
+                children.update(self._guard(probe, partial(probe.snapshot, Scene()), {}))
         for g in garbage:
             if any(u.told(g.text) for u in UNCLOSED):
                 continue
@@ -765,7 +778,12 @@ class Watch:
                         nodeid=owner.nodeid,
                         certainty=Certainty.PROVEN,
                         made=made,
-                        facts=[("state", "unreachable and never closed: only the garbage collector did")],
+                        facts=[
+                            (
+                                "state",
+                                "unreachable and never closed: only the garbage collector did",
+                            )
+                        ],
                         fix=remedy(kind),
                         tail="was left open by",
                     )
@@ -837,7 +855,7 @@ class Watch:
             return
         still = []
         for finding, s in self._reported:
-            if self._guard(s.probe, lambda s=s: s.probe.alive(s.handle), False):
+            if self._guard(s.probe, partial(s.probe.alive, s.handle), False):
                 if test.kind == "test":
                     finding.extra["outlived"] = finding.extra.get("outlived", 0) + 1
                     finding.extra["outlived_last"] = test.name
@@ -864,7 +882,11 @@ _REGISTRIES = (
 )
 _MOVING = {"thread", "native-thread", "process", "executor"}
 _EVENTS = {"exception", "coroutine", "task", "native-thread", "tempfile", "unclosed"}
-_TAILS = {"coroutine": "was never awaited in", "exception": "was never seen in", "unclosed": "was left open by"}
+_TAILS = {
+    "coroutine": "was never awaited in",
+    "exception": "was never seen in",
+    "unclosed": "was left open by",
+}
 _GARBAGE = {
     "socket": "socket",
     "SSLSocket": "socket",
@@ -929,6 +951,11 @@ def _around(owner: Owner) -> Owner:
 def _object(s: Survivor) -> Any:
     """Return the Python object behind a survivor, if it has one."""
     return _handled(s.handle)
+
+
+def _listed(covers: Callable[[Any], Iterable[Key]], handle: Any) -> list[Key]:
+    # A generator runs only when it is listed: that has to happen where faults are contained.
+    return list(covers(handle))
 
 
 def _handled(handle: Any) -> Any:

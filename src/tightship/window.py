@@ -135,7 +135,7 @@ class Window:
         show, show_impl = warnings.showwarning, warnings._showwarnmsg_impl  # type: ignore[attr-defined]
         warnings.showwarning = warnings._showwarning_orig  # type: ignore[attr-defined]
         warnings._showwarnmsg_impl = log.append  # type: ignore[attr-defined]
-        warnings.filters = [_ALWAYS, *filters]  # type: ignore[attr-defined]
+        warnings.filters = [_ALWAYS, *filters]
         sys.unraisablehook = _quiet
         _quiet.hook = hook  # type: ignore[attr-defined]
         try:
@@ -151,7 +151,7 @@ class Window:
             self._promotions = _get_count()[2]
         finally:
             sys.unraisablehook = hook
-            warnings.filters = filters  # type: ignore[attr-defined]
+            warnings.filters = filters
             warnings._showwarnmsg_impl = show_impl  # type: ignore[attr-defined]
             warnings.showwarning = show
         if log:

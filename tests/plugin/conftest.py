@@ -42,9 +42,7 @@ class Ran:
     @property
     def tests(self) -> dict[str, dict[str, Any]]:
         """The journal's line of each test, by name."""
-        return {
-            r["nodeid"].rpartition("::")[2]: r for r in self.records if r["event"] == "test"
-        }
+        return {r["nodeid"].rpartition("::")[2]: r for r in self.records if r["event"] == "test"}
 
     @property
     def failed(self) -> set[str]:

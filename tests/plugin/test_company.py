@@ -252,7 +252,9 @@ def test_b(wide):
     assert "fixture 'wide' (session)" in ran.section
 
 
-NESTED = HEAD + """
+NESTED = (
+    HEAD
+    + """
 pytest_plugins = ["pytester"]
 BARE = "-p", "no:cacheprovider", "-p", "no:rerunfailures"
 
@@ -302,6 +304,7 @@ def test_import_after_inner(pytester):
     from tightship.births import _FINDER
     assert "uvloop" in sys.modules or "uvloop" in _FINDER._callbacks
 """
+)
 
 
 def test_a_pytest_run_inside_a_test_does_not_disturb_the_one_outside(suite):
@@ -433,5 +436,3 @@ def test_entry_points_that_load_nothing_useful_are_named(suite, pytester, monkey
     ran = suite("def test_a(): pass\n", "--tightship-fail-on-fault", faults=True, status=1)
     assert ran.tests["test_a"]["outcome"] == "passed"
     suite("def test_a(): pass\n", "--tightship-fail-on-fault", "-n2", faults=True, status=1)
-
-

@@ -168,7 +168,9 @@ def test_what_is_adopted_is_judged_when_its_new_owner_ends(suite):
 
 def test_what_the_session_adopts_is_judged_at_its_end(suite):
     """Closed before the end it is clean; else the run fails, and says what was left."""
-    source = HEAD + """
+    source = (
+        HEAD
+        + """
 def test_first(tightship):
     sock = socket.socket()
     KEPT.append(sock)
@@ -183,6 +185,7 @@ def test_second():
     KEPT[0].fileno()
     CLOSE
 """
+    )
     ran = suite(source.replace("CLOSE", "KEPT[0].close()"), status=0)
     assert all(r["findings"] == [] for r in ran.tests.values()), ran.text
     threshold = "--tightship-threshold=possible"

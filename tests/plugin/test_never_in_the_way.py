@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-SCRIPT = '''
+SCRIPT = """
 import asyncio, asyncio.runners, builtins, concurrent.futures.thread, gc, io, os, socket, sqlite3
 import subprocess, sys, tempfile, threading, warnings
 import pytest
@@ -46,7 +46,7 @@ from tightship.ledger import LEDGER
 from tightship.ownership import CURRENT
 from tightship.probes.fdtable import OWN
 print("LEFT", len(Watch.active), len(LEDGER._objects), CURRENT.get(), len(OWN))
-'''
+"""
 
 SUITE = """
 import asyncio, os, socket, subprocess, sys, threading

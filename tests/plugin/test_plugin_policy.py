@@ -239,8 +239,14 @@ def test_rules_never_used_are_named(suite, xdist):
 
 @pytest.mark.parametrize(
     "args",
-    [("-k", "used"), ("test_it.py",), ("test_it.py::test_used",), ("-n2", "-k", "used"),
-     ("--deselect", "test_it.py::test_used[0]"), ("-n2", "test_it.py")],
+    [
+        ("-k", "used"),
+        ("test_it.py",),
+        ("test_it.py::test_used",),
+        ("-n2", "-k", "used"),
+        ("--deselect", "test_it.py::test_used[0]"),
+        ("-n2", "test_it.py"),
+    ],
     ids=" ".join,
 )
 def test_rules_are_not_called_unused_when_only_some_tests_ran(suite, args):

@@ -147,9 +147,7 @@ async def test_last(group, server, leaky):
 def test_the_owner_is_right_inside_anyios_one_runner_task(run, backend, options, scope):
     """Five leaks, each charged once and to its maker; the fixtures' own things are silent."""
     ran = run(
-        "-p", "no:asyncio", test_it=SUITE.format(
-            backend=backend, options=options, scope=scope
-        )
+        "-p", "no:asyncio", test_it=SUITE.format(backend=backend, options=options, scope=scope)
     )
     client = ["transport test_leaves_a_client_open"]
     if backend == "trio":
@@ -167,7 +165,7 @@ def test_the_owner_is_right_inside_anyios_one_runner_task(run, backend, options,
     assert ran.found == expected
 
 
-BOTH = '''
+BOTH = """
 import anyio
 import pytest
 import socket
@@ -213,7 +211,7 @@ async def failing(narrow):
 
 async def test_failing_setup(failing):
     pass
-'''
+"""
 
 
 def test_one_module_on_both_of_anyios_backends(run):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-AIOHTTP = '''
+AIOHTTP = """
 import asyncio
 import pytest
 import pytest_asyncio
@@ -125,7 +125,7 @@ async def test_wide_leak(server, session):
 async def test_wide_last(server, session):
     async with session.get(server.make_url("/")) as response:
         assert await response.text() == "ahoy"
-'''
+"""
 
 
 def test_aiohttps_test_case_client_and_server(run):
@@ -146,7 +146,7 @@ def test_aiohttps_test_case_client_and_server(run):
     }
 
 
-TORNADO = '''
+TORNADO = """
 import asyncio
 import tornado.testing
 import tornado.web
@@ -198,7 +198,7 @@ class TestHTTP(tornado.testing.AsyncHTTPTestCase):
 
     def test_http_last(self):
         assert self.fetch("/").body == b"ahoy"
-'''
+"""
 
 
 def test_tornados_test_cases(run):

@@ -6,7 +6,7 @@ import pytest
 
 SCOPES = ("function", "class", "module", "package", "session")
 
-LEAKY = '''
+LEAKY = """
 import asyncio
 import socket
 import pytest
@@ -51,7 +51,7 @@ class Test{Scope}:
         task = asyncio.create_task(forever())
         await asyncio.sleep(0)
         task.cancel()
-'''
+"""
 
 
 def leaky() -> dict[str, str]:
@@ -79,7 +79,7 @@ def test_a_leak_is_charged_once_to_the_test_that_made_it_whatever_the_loops_scop
     assert ran.found == expected
 
 
-FIXTURES = '''
+FIXTURES = """
 import asyncio
 import socket
 import pytest
@@ -87,9 +87,9 @@ import pytest_asyncio
 from harbour import *
 
 {fixtures}
-'''
+"""
 
-LEAKY_FIXTURES = '''
+LEAKY_FIXTURES = """
 @pytest_asyncio.fixture(scope="{scope}", loop_scope="{scope}")
 async def {scope}_task():
     start(forever())
@@ -140,9 +140,9 @@ async def {scope}_client({scope}_echo):
     writer.close()
 
 
-'''
+"""
 
-USERS = '''
+USERS = """
 import asyncio
 import pytest
 from harbour import *
@@ -179,7 +179,7 @@ class TestUsers:
 
     async def test_{scope}_last(self, {scope}_client, {scope}_task):
         await asyncio.sleep(0)
-'''
+"""
 
 
 def test_a_fixture_is_charged_when_it_ends_and_never_before(run):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SUITE = '''
+SUITE = """
 import socket
 import pytest
 import trio
@@ -69,7 +69,7 @@ def test_leak_in_a_run_by_hand():
         KEPT.append(trio.socket.socket())
 
     trio.run(main)
-'''
+"""
 
 
 def test_leaks_under_pytest_trio(run):

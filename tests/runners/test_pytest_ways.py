@@ -9,7 +9,7 @@ pytestmark = pytest.mark.skipif(
     reason="subtests and the native toml table came with pytest 9",
 )
 
-MIXED = '''
+MIXED = """
 import asyncio
 import os
 import pytest
@@ -217,7 +217,7 @@ def test_raises_clean():
 
 def test_last():
     pass
-'''
+"""
 
 MIXED_FOUND = {
     "test_xfail_leak": ["task test_xfail_leak"],
@@ -284,7 +284,7 @@ def test_the_way_the_suite_is_run_changes_no_finding(run, args):
     assert rest == expected
 
 
-STRICT = '''
+STRICT = """
 import asyncio
 import pytest
 from harbour import *
@@ -301,7 +301,7 @@ def test_clean():
 
 async def main():
     start(forever())
-'''
+"""
 
 
 def test_the_native_toml_table_with_strict_true(run, pytester):
@@ -311,7 +311,7 @@ def test_the_native_toml_table_with_strict_true(run, pytester):
     assert ran.found == {"test_leak": ["task test_leak"]}
 
 
-RERUN = '''
+RERUN = """
 import asyncio
 from harbour import *
 
@@ -327,7 +327,7 @@ async def test_only_first():
 
 async def test_clean():
     pass
-'''
+"""
 
 
 def test_a_rerun_is_a_test_of_its_own(run):
@@ -341,7 +341,7 @@ def test_a_rerun_is_a_test_of_its_own(run):
     assert ran.counts["rerun"] == 2
 
 
-STOPS = '''
+STOPS = """
 import pytest
 import socket
 from harbour import *
@@ -374,7 +374,7 @@ async def test_three():
 
 async def test_four():
     pass
-'''
+"""
 
 
 @pytest.mark.parametrize(("args", "errors"), [(("-x",), 1), (("--maxfail=2",), 2)])
@@ -400,7 +400,7 @@ def test_last_failed_runs_the_leaking_tests_again(run, pytester):
     assert set(ran.outcomes) == {"test_two", "test_three"}
 
 
-CUSTOM = '''
+CUSTOM = """
 import pytest
 import socket
 
@@ -427,7 +427,7 @@ class Course(pytest.Item):
 
     def repr_failure(self, excinfo):
         return str(excinfo.value)
-'''
+"""
 
 DOCTEST = '''
 def clean():

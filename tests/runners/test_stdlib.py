@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-UNITTEST = '''
+UNITTEST = """
 import asyncio
 import socket
 import unittest
@@ -122,7 +122,7 @@ def setup_module(module):
 
 def teardown_module(module):
     module.SOCK.close()
-'''
+"""
 
 
 def test_unittest_and_xunit_classes(run):
@@ -141,7 +141,7 @@ def test_unittest_and_xunit_classes(run):
     }
 
 
-BY_HAND = '''
+BY_HAND = """
 import asyncio
 import socket
 import sys
@@ -323,7 +323,7 @@ def test_policy_loop_clean():
 
 def test_last():
     asyncio.run(clean())
-'''
+"""
 
 
 def test_loops_made_in_sync_tests(run):

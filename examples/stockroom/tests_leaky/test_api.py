@@ -5,7 +5,6 @@ from http import HTTPStatus
 
 import pytest
 import pytest_asyncio
-
 from stockroom.testing import ApiClient
 
 pytestmark = pytest.mark.asyncio

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-
 from stockroom.holds import Holds, UnknownHold
 from stockroom.store import Store
 

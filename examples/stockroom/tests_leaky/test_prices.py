@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 import pytest_asyncio
-
 from stockroom.prices import PriceClient, PriceError
 from stockroom.testing import PriceStub
 

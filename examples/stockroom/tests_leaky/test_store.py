@@ -6,7 +6,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-
 from stockroom.store import Item, ItemExists, OutOfStock, Store, StoreBusy, UnknownItem
 
 LOCK_DATABASE = """

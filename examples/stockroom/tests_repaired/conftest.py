@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from aiohttp.test_utils import TestClient, TestServer
-
 from stockroom.app import Config, create_app
 from stockroom.store import Item, Store
 from stockroom.testing import ApiClient, PriceStub

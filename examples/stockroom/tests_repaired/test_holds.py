@@ -4,7 +4,6 @@ import asyncio
 from contextlib import closing
 
 import pytest
-
 from stockroom.holds import Holds, UnknownHold
 from stockroom.store import Store
 

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-
 from stockroom.prices import PriceClient, PriceError
 from stockroom.testing import PriceStub
 

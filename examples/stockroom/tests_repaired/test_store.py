@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
-
 from stockroom.store import Item, ItemExists, OutOfStock, Store, StoreBusy, UnknownItem
 
 LOCK_DATABASE = """

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-
 from stockroom.prices import PriceClient
 from stockroom.store import Item, Store
 from stockroom.testing import PriceStub

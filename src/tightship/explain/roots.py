@@ -129,8 +129,7 @@ def _classify(holder: Any) -> str | Literal[True] | None:
         if (holder.__module__ or "").startswith(_REGISTRIES):
             return None
         return f"class {holder.__module__}.{holder.__qualname__}"
-    module = kind.__module__ or ""
-    if module.startswith(("_pytest.", "pluggy", "tightship", "pytest_asyncio")):
+    if (kind.__module__ or "").startswith(("_pytest.", "pluggy", "tightship", "pytest_asyncio")):
         return None
     if hasattr(kind, "call_exception_handler"):  # an event loop
         return None

@@ -93,7 +93,5 @@ def tightship(request: pytest.FixtureRequest) -> Tightship:
     """
     from .fixtures import Tightship
 
-    session = request.config.pluginmanager.get_plugin("tightship-session")
+    session: Any = request.config.pluginmanager.get_plugin("tightship-session")
     return Tightship(session, request)
-
-

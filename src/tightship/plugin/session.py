@@ -306,9 +306,7 @@ class TightshipSession:
         self._reported(item, report, state)
         return report
 
-    def _reported(
-        self, item: pytest.Item, report: pytest.TestReport, state: _State | None
-    ) -> None:
+    def _reported(self, item: pytest.Item, report: pytest.TestReport, state: _State | None) -> None:
         if self.journal is not None:
             self._note(report)
         if report.when != "teardown":

@@ -23,9 +23,7 @@ class AsyncGeneratorProbe(BaseProbe):
     def snapshot(self, scene: Scene) -> Mapping[Key, Any]:
         """Return the loop's suspended generators."""
         generators = getattr(scene.loop, "_asyncgens", ())
-        return {
-            ("object", id(g)): weak(g) for g in list(generators) if _suspended(g)
-        }
+        return {("object", id(g)): weak(g) for g in list(generators) if _suspended(g)}
 
     def alive(self, handle: Any) -> bool:
         """Tell whether it is still suspended."""

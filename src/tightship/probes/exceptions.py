@@ -152,5 +152,3 @@ def _raised(exception: BaseException) -> Site | None:
             best = (code.co_filename, tb.tb_lineno, code.co_qualname)
         tb = tb.tb_next
     return None if best is None else site_at(*best)
-
-

@@ -269,5 +269,3 @@ def _portable() -> list[int]:
         return sorted(p.pid for p in psutil.Process().children())
     except psutil.Error:
         return []
-
-

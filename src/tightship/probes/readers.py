@@ -38,9 +38,7 @@ class ReaderProbe(BaseProbe):
     def alive(self, handle: Any) -> bool:
         """Tell whether the same registration is still there."""
         loop, fd, reader, writer = handle
-        return any(
-            e == (fd, reader, writer) for e in selector_entries(loop)
-        )
+        return any(e == (fd, reader, writer) for e in selector_entries(loop))
 
     def owner(self, handle: Any) -> Owner | None:
         """Read the owner from the callback's context."""

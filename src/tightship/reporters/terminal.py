@@ -91,5 +91,3 @@ def closing(findings: Iterable[Finding]) -> str:
     by_kind = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
     by_owner = ", ".join(f"{n} left by {who}" for who, n in owners.most_common())
     return f"{total} leak{'s' if total > 1 else ''}: {by_kind}; {by_owner}"
-
-

@@ -61,7 +61,7 @@ class Loops:
         def born(loop: Any) -> None:
             LEDGER.note(loop, skip=2)
             key = id(loop)
-            self._refs[key] = weakref.ref(loop, lambda _, k=key: self._refs.pop(k, None))
+            self._refs[key] = weakref.ref(loop, functools.partial(self._forget, key))
 
         def on_asyncio(_: Any) -> None:
             from asyncio import base_events, runners, selector_events
@@ -101,6 +101,9 @@ class Loops:
         patch.when_imported("asyncio", on_asyncio)
         patch.when_imported("uvloop", on_uvloop)
         patch.when_imported("tornado.testing", on_tornado)
+
+    def _forget(self, key: int, _: Any) -> None:
+        self._refs.pop(key, None)
 
     def open(self) -> Iterator[Any]:
         """Yield loops that aren't closed."""
