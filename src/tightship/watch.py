@@ -96,7 +96,7 @@ class Watch:
         self._types: dict[str, type] = {}
         self._wanted: frozenset[type] = frozenset()
         self._modules = -1
-        self._lowest = -1
+        self._fds: Any = None
         self._ended_wide: list[Owner] = []
         self._reported: list[tuple[Finding, Survivor]] = []
         self._adopted: dict[int, tuple[Any, Owner, str]] = {}
@@ -223,10 +223,11 @@ class Watch:
             return
         # Whatever happened between two tests is nobody's leak. Births noted there have no
         # owner; descriptors are the one kind that may come without a birth.
-        if fdtable.TABLE.lowest() != self._lowest or self._last is None:
+        fds = fdtable.TABLE.tick()
+        if fds != self._fds or self._last is None:
             self._account()
             self._last = self._read_ticks()
-            self._lowest = fdtable.TABLE.lowest()
+            self._fds = fdtable.TABLE.tick()
         CURRENT.set(owner)
         WATCHED.begin(owner)
         self.window.open()
@@ -358,7 +359,7 @@ class Watch:
         del objects, hits
         self._account()
         self._last = self._read_ticks()
-        self._lowest = fdtable.TABLE.lowest()
+        self._fds = fdtable.TABLE.tick()
         return findings
 
     def _told_already(self, s: Survivor, findings: list[Finding]) -> bool:
@@ -761,6 +762,10 @@ class Watch:
             pid = pid_of(g.text)
             if pid is not None and ("pid", pid) in children:
                 continue  # the child is still there, and is told of itself
+            if "SubprocessTransport" in g.type_name and any(
+                o is not g and pid_of(o.text) == pid for o in garbage
+            ):
+                continue  # told of by the process object that it is made of
             birth = g.birth
             owner = birth.owner if birth is not None and birth.owner is not None else test
             made = origin.project_site(birth.made) if birth is not None else None

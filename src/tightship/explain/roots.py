@@ -50,7 +50,7 @@ _REGISTRIES = (
     "warnings",
     "uvloop",
     # Its runner holds the very tasks that run.
-    "trio._core",
+    "trio",
 )
 
 

@@ -34,6 +34,16 @@ class AsyncGeneratorProbe(BaseProbe):
         """Return the generator's qualified name."""
         return str(getattr(target(handle), "__qualname__", "?"))
 
+    def doubt(self, handle: Any) -> str:
+        """Doubt a generator that stands in no ``try`` and no ``with``: it holds nothing.
+
+        Whoever closes it, the loop or the collector, runs no line of it any more.
+        """
+        generator = target(handle)
+        if generator is None or _guarded(generator):
+            return ""
+        return "it stands in no try or with block: there is nothing that closing it would release"
+
     def explain(self, handle: Any) -> Evidence:
         """Say where it stands still."""
         generator = target(handle)
@@ -52,3 +62,19 @@ class AsyncGeneratorProbe(BaseProbe):
 def _suspended(generator: Any) -> bool:
     frame = generator.ag_frame
     return frame is not None and not generator.ag_running and frame.f_lasti >= 0
+
+
+def _guarded(generator: Any) -> bool:
+    """Tell whether closing a suspended generator would run code of its own."""
+    import dis
+
+    frame, code = generator.ag_frame, generator.ag_code
+    if frame is None:
+        return False
+    begins = {i.offset: i.opname for i in dis.get_instructions(code)}
+    # Handlers of `try` and `with` begin by saving the exception; those that the compiler adds
+    # for `await`, `async for` and for every generator begin otherwise.
+    return any(
+        entry.start <= frame.f_lasti < entry.end and begins.get(entry.target) == "PUSH_EXC_INFO"
+        for entry in dis._parse_exception_table(code)  # type: ignore[attr-defined]
+    )

@@ -82,15 +82,6 @@ class FdTable:
             return -1
         return (count, free)
 
-    def lowest(self) -> int:
-        """Return the lowest free number: it moves when a descriptor is opened (0.6 us)."""
-        try:
-            free = _dup(self._dir)
-            _close(free)
-        except OSError:
-            return -1
-        return free
-
     def numbers(self) -> list[int]:
         """Return the numbers of all open descriptors but our own."""
         try:
