@@ -68,7 +68,9 @@ def test(rest: list[str]) -> int:
         python = venv(f"test-{version}", interpreter, [*group("test"), str(wheel)], editable=False)
         say(f"Python {version}")
         # -P: the installed wheel is tested, never the sources beside the tests.
-        if run([python, "-P", "-m", "pytest", "-p", "no:cacheprovider", "-n", "2", *rest], check=False):
+        if run(
+            [python, "-P", "-m", "pytest", "-p", "no:cacheprovider", "-n", "2", *rest], check=False
+        ):
             failed.append(version)
     for version in skipped:
         say(f"Python {version} is not installed here: NOT TESTED on it.")

@@ -244,8 +244,11 @@ async def leak_server(after):
 
 async def leak_generator(after):
     async def numbers():
-        yield 1
-        yield 2
+        try:
+            yield 1
+            yield 2
+        finally:
+            after.pop_all()
 
     generator = numbers()
     await anext(generator)
