@@ -352,6 +352,9 @@ class Watch:
         for ended in self._ended_wide:
             survivors += self._release(ended)
         findings += self._from_garbage(garbage, owner)
+        if any(f.kind == "process" and f.certainty is Certainty.PROVEN for f in findings):
+            # asyncio watches a child through a descriptor that goes with its object.
+            survivors = [s for s in survivors if not self._is_pidfd(s)]
         survivors, slow = self._settle(survivors)
         findings += slow
         self._outlive(owner)
@@ -373,6 +376,10 @@ class Watch:
             return False
         s.probe.forget(s.key)
         return True
+
+    def _is_pidfd(self, s: Survivor) -> bool:
+        label: str = self._guard(s.probe, partial(s.probe.label, s.handle), "")
+        return s.probe.kind == "fd" and label == "pidfd"
 
     # -- looking -------------------------------------------------------------------------
 
@@ -772,6 +779,9 @@ class Watch:
             made = origin.project_site(birth.made) if birth is not None else None
             kind = _GARBAGE.get(g.type_name, "unclosed")
             label, subject = described(kind, g.type_name, g.text.removeprefix("unclosed "))
+            if pid is not None and g.program:
+                # Whether the collector's kill or our look came first: the same words.
+                label, subject = g.program, f"process {g.program!r}"
             findings.append(
                 self._finish(
                     Finding(

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import os
 import sys
 import types
 import warnings
@@ -52,6 +53,8 @@ class Garbage(NamedTuple):
     source: int
     """``id`` the object had, for the ledger's graveyard."""
     birth: Any
+    program: str = ""
+    """What a child process runs, if the object says so."""
 
 
 class _Canary:
@@ -166,6 +169,7 @@ class Window:
                             str(message.message),
                             id(source),
                             birth_of(source) if source is not None else None,
+                            _program(source),
                         )
                     )
                     source = None
@@ -252,6 +256,14 @@ class Window:
                 outer.resume("close")
             elif not self._keep_frozen:
                 _unfreeze()
+
+
+def _program(source: Any) -> str:
+    """Return the program of a `subprocess.Popen`."""
+    args = getattr(source, "args", None)
+    if isinstance(args, (list, tuple)) and args:
+        args = args[0]
+    return os.path.basename(args) if isinstance(args, str) else ""
 
 
 class _Guard:

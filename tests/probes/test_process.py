@@ -36,8 +36,17 @@ def test_with_pipes(with_pipes):
     pass
 
 
-async def test_of_asyncio():
-    process = await asyncio.create_subprocess_exec("sleep", "20")  # born
+@pytest.fixture
+async def asyncios():
+    return await asyncio.create_subprocess_exec("sleep", "20")  # born
+
+
+async def test_of_asyncio(asyncios):
+    pass
+
+
+async def test_dropped():
+    await asyncio.create_subprocess_exec("sleep", "20")  # born
     asyncio.get_running_loop().kept = process
 
 
@@ -128,7 +137,7 @@ LEAKS: dict[str, dict[str, Any]] = {
         "fix": "process.wait",
     },
     "test_with_pipes": {"label": "cat", "owner": "fixture 'with_pipes' (function)"},
-    "test_of_asyncio": {"label": "sleep"},
+    "test_of_asyncio": {"label": "sleep", "owner": "fixture 'asyncios' (function)"},
     "test_spawned": {
         "label": "SpawnProcess-*",
         "owner": "fixture 'spawned' (function)",
@@ -142,6 +151,14 @@ LEAKS: dict[str, dict[str, Any]] = {
 def test_what_is_left_is_told_once_with_its_line(ran: Any, leak: str) -> None:
     """One finding: the right kind, label, owner, line, facts and remedy."""
     ran.check(KIND, leak, LEAKS[leak])
+
+
+def test_a_dropped_process_is_told_once(ran: Any) -> None:
+    """The collector kills it; whether it is gone by then or not, it is one process."""
+    found = ran.one("test_dropped")
+    assert (found.kind, found.label) == (KIND, "sleep"), ran.output
+    assert found.made is not None, ran.output
+    assert "# born" in found.made.source, ran.output
 
 
 def test_the_clean_twin_stays_silent(ran: Any, twin: str) -> None:
