@@ -25,6 +25,7 @@ from .config import OPTIONS, Config, ConfigError, load
 from .model import Finding
 from .probes import KINDS
 from .suggest import unknown
+from .window import blind_spots
 
 __all__ = ["Check", "Settings", "blind_spots", "check", "kinds_of", "settings", "versions"]
 
@@ -630,15 +631,3 @@ def versions() -> list[tuple[str, str]]:
         except PackageNotFoundError:
             pass
     return found
-
-
-def blind_spots() -> list[str]:
-    """Return what cannot be watched on this machine, in words."""
-    from .window import AVAILABLE
-
-    spots = []
-    if not AVAILABLE:
-        spots.append("objects that only the collector lists (no gc.freeze on this interpreter)")
-    if not os.path.isdir("/proc/self/task"):
-        spots.append("native threads (no /proc)")
-    return spots

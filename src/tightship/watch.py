@@ -305,7 +305,7 @@ class Watch:
         for key in [k for k, o in self._values.items() if o is owner]:
             del self._values[key]
 
-    def end(self, owner: Owner, *, fate: str = "outlived") -> list[Finding]:
+    def end(self, owner: Owner) -> list[Finding]:
         """Say that a test's teardown is over; return what it and ended fixtures left behind."""
         if self._pid != os.getpid():  # a forked child runs on with our hooks
             return []

@@ -26,7 +26,7 @@ import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["AVAILABLE", "Garbage", "Window"]
+__all__ = ["AVAILABLE", "Garbage", "Window", "blind_spots"]
 
 # The originals: the guards below are for others.
 _collect, _freeze, _unfreeze, _get_objects = gc.collect, gc.freeze, gc.unfreeze, gc.get_objects
@@ -318,3 +318,15 @@ def _quiet(unraisable: Any) -> None:
     """Let warnings-turned-errors of our own collection pass unheard: they become findings."""
     if not isinstance(unraisable.exc_value, Warning):
         _quiet.hook(unraisable)  # type: ignore[attr-defined]
+
+
+def blind_spots() -> list[str]:
+    """Return what cannot be watched on this machine, in words."""
+    spots = []
+    if not AVAILABLE:
+        spots.append("objects that only the collector lists (no gc.freeze on this interpreter)")
+    if not os.path.isdir("/proc/self/task"):
+        spots.append("native threads (no /proc)")
+    if sys.version_info >= (3, 14):
+        spots.append("nothing known, but Python 3.14 is untried")
+    return spots

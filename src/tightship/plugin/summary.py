@@ -16,6 +16,7 @@ __all__ = ["header", "write"]
 def header(session: TightshipSession) -> str | None:
     """Return the header: what is watched, from which certainty on a test fails, what can't be."""
     from .. import __version__
+    from ..window import blind_spots
 
     if not session.settings.enabled:
         return f"tightship-{__version__}: off (watches tests that ask for it)"
@@ -28,23 +29,6 @@ def header(session: TightshipSession) -> str | None:
     if blind:
         text += "; cannot see: " + "; ".join(blind)
     return text
-
-
-def blind_spots() -> list[str]:
-    """Return what cannot be watched on this machine, in words."""
-    import os
-    import sys
-
-    from ..window import AVAILABLE
-
-    spots = []
-    if not AVAILABLE:
-        spots.append("objects that only the collector lists (no gc.freeze on this interpreter)")
-    if not os.path.isdir("/proc/self/task"):
-        spots.append("native threads (no /proc)")
-    if sys.version_info >= (3, 14):
-        spots.append("nothing known, but Python 3.14 is untried")
-    return spots
 
 
 def write(session: TightshipSession, reporter: Any) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import gc
 import sys
-import time
 import weakref
 from _thread import get_ident
 from collections.abc import Callable, Iterator
@@ -45,8 +44,6 @@ class Loops:
 
     def __init__(self) -> None:
         self._refs: dict[int, weakref.ref[Any]] = {}
-        self.closed = 0
-        """Loops that closed so far."""
 
     def install(self, patch: Patcher, closing: Callable[[Any], None]) -> None:
         """Watch loops from birth to close; ``closing(loop)`` is called once before each close."""
@@ -272,6 +269,3 @@ def turn(loop: Any, seconds: float = 0.0) -> None:
     else:
         loop.call_later(seconds, loop.stop)
     loop.run_forever()
-
-
-clock = time.monotonic
