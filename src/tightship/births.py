@@ -23,12 +23,20 @@ class _Stand:
     members of sets such as `os.supports_dir_fd`. A stand-in keeps both properties.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "__wrapped__", "_tightship_after", "_tightship_guard")
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "__wrapped__",
+        "_tightship_after",
+        "_tightship_guard",
+        "_tightship_where",
+    )
 
-    def __init__(self, original: Callable[..., Any], after: Callable[..., None], guard: Any):
+    def __init__(self, original: Callable[..., Any], after: Callable[..., Any], guard: Patcher):
         self.__wrapped__ = original
         self._tightship_after = after
         self._tightship_guard = guard
+        self._tightship_where = guard.where
         for name in (
             "__name__",
             "__qualname__",
@@ -49,7 +57,7 @@ class _Stand:
             try:
                 self._tightship_after(result)
             except Exception as exc:
-                guard.fault(exc)
+                guard.fault(exc, self._tightship_where)
         return result
 
     def __eq__(self, other: object) -> bool:
@@ -74,10 +82,11 @@ class Patcher:
         self._stack = ExitStack()
         self._on_fault = on_fault
         self.where = "births"
+        """The kind whose patches are being entered: a fault in one of them is that kind's."""
 
-    def fault(self, exc: BaseException) -> None:
+    def fault(self, exc: BaseException, where: str | None = None) -> None:
         """Report a fault of ours; never raises."""
-        self._on_fault(self.where, exc)
+        self._on_fault(where or self.where, exc)
 
     def set(self, target: Any, name: str, value: Any) -> None:
         """Replace an attribute; on undo it comes back unless somebody replaced it since."""
@@ -97,10 +106,10 @@ class Patcher:
 
         self._stack.callback(undo)
 
-    def after_method(self, cls: type, name: str, after: Callable[[Any], None]) -> None:
+    def after_method(self, cls: type, name: str, after: Callable[[Any], object]) -> None:
         """Call ``after(self)`` whenever the method ``cls.name`` has returned."""
         original = getattr(cls, name)
-        guard = self
+        guard, where = self, self.where
 
         @functools.wraps(original)
         def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -109,15 +118,15 @@ class Patcher:
                 try:
                     after(self)
                 except Exception as exc:
-                    guard.fault(exc)
+                    guard.fault(exc, where)
             return result
 
         self.set(cls, name, method)
 
-    def before_method(self, cls: type, name: str, before: Callable[[Any], None]) -> None:
+    def before_method(self, cls: type, name: str, before: Callable[[Any], object]) -> None:
         """Call ``before(self)`` whenever the method ``cls.name`` is about to run."""
         original = getattr(cls, name)
-        guard = self
+        guard, where = self, self.where
 
         @functools.wraps(original)
         def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -125,15 +134,15 @@ class Patcher:
                 try:
                     before(self)
                 except Exception as exc:
-                    guard.fault(exc)
+                    guard.fault(exc, where)
             return original(self, *args, **kwargs)
 
         self.set(cls, name, method)
 
-    def after_result(self, cls: type, name: str, after: Callable[[Any], None]) -> None:
+    def after_result(self, cls: type, name: str, after: Callable[[Any], object]) -> None:
         """Call ``after(result)`` whenever the method ``cls.name`` has returned something."""
         original = getattr(cls, name)
-        guard = self
+        guard, where = self, self.where
 
         @functools.wraps(original)
         def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -142,12 +151,12 @@ class Patcher:
                 try:
                     after(result)
                 except Exception as exc:
-                    guard.fault(exc)
+                    guard.fault(exc, where)
             return result
 
         self.set(cls, name, method)
 
-    def after_builtin(self, module: Any, name: str, after: Callable[[Any], None]) -> None:
+    def after_builtin(self, module: Any, name: str, after: Callable[[Any], object]) -> None:
         """Call ``after(result)`` whenever the builtin ``module.name`` has returned."""
         original = getattr(module, name, None)
         if original is None:  # not on this platform or Python
@@ -160,10 +169,15 @@ class Patcher:
         if found is not None and not _importing(found):
             self._run(callback, found)
             return
+        where = self.where
 
         def later(loaded: Any) -> None:
             if self.active:
-                self._run(callback, loaded)
+                before, self.where = self.where, where
+                try:
+                    self._run(callback, loaded)
+                finally:
+                    self.where = before
 
         _FINDER.add(module, later)
         self._stack.callback(_FINDER.drop, module, later)

@@ -390,7 +390,7 @@ class _Station:
             sys.set_coroutine_origin_tracking_depth(1)
         self._depths.count = count + 1
         if self.watch is None:
-            here = [w for w in Watch.active if w._pid == os.getpid()]
+            here = [w for w in Watch.active if w.here]
             if here:
                 self.watch, self.own = here[-1], False
             else:
@@ -541,7 +541,7 @@ class _Block:
         if self._ticks is None or self._ticks != watch._last:
             if _STATION.own:
                 watch._account()
-                watch._last = self._ticks = watch._read_ticks()
+                self._ticks = watch._last
             else:
                 for probe in list(watch._probes):
                     self._known.update(watch._guard(probe, partial(probe.snapshot, Scene()), {}))

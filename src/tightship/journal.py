@@ -43,11 +43,11 @@ class Journal:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, fresh: bool, own: set[int] | None = None
+        self, path: str | os.PathLike[str], *, fresh: bool, own: dict[object, int] | None = None
     ) -> None:
         self.path = Path(path)
         self.fd = -1
-        self._own = set() if own is None else own
+        self._own = {} if own is None else own
         self._identity = (0, 0)
         self._pid = _getpid()
         try:
@@ -70,7 +70,7 @@ class Journal:
         except (ImportError, OSError):
             pass
         self.fd = fd
-        self._own.add(fd)
+        self._own[self] = fd
         self._identity = self._look()
 
     def _look(self) -> tuple[int, int]:
@@ -96,7 +96,7 @@ class Journal:
             return
         line = (json.dumps(record, separators=(",", ":"), default=str) + "\n").encode()
         if not self._is_ours():
-            self._own.discard(self.fd)
+            self._own.pop(self, None)
             self._reopen()
         if _write(self.fd, line) != len(line):
             raise OSError(errno.ENOSPC, "only a part of a line could be written", str(self.path))
@@ -104,7 +104,7 @@ class Journal:
     def close(self) -> None:
         """Close the file; twice is fine."""
         if self.fd >= 0:
-            self._own.discard(self.fd)
+            self._own.pop(self, None)
             if self._is_ours():
                 _close(self.fd)
             self.fd = -1

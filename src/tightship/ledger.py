@@ -31,55 +31,78 @@ class Birth(NamedTuple):
     made: Raw
 
 
+class _Entry(weakref.ref[Any]):
+    """A weak reference to an object that was born, with its birth."""
+
+    __slots__ = ("birth", "key", "kind")
+
+    birth: Birth
+    key: int
+    kind: str
+
+
 class Ledger:
     """All births noted in this process."""
 
     def __init__(self) -> None:
         self.count = 0
-        """Births so far: a tick for kinds whose number alone could hide an exchange."""
+        """Births so far, the number of the latest one."""
+        self.events = 0
+        """Things that happened and have to be judged: whoever records one adds one here."""
         self.muted = 0
         """The ident of a thread in which a runtime makes something for itself, or 0."""
-        self._objects: dict[int, tuple[weakref.ref[Any] | type, Birth]] = {}
+        self._objects: dict[int, _Entry | tuple[type, Birth]] = {}
         self._fds: dict[int, tuple[tuple[int, int], Birth, int]] = {}
+        self._fresh: set[int] = set()
         self._pids: dict[int, Birth] = {}
         self._graveyard: OrderedDict[int, tuple[str, Birth]] = OrderedDict()
+        self._bury = self._buried
 
-    def note(self, obj: object, skip: int = 1) -> None:
-        """Note that ``obj`` was just made by the caller's caller (``skip`` frames up)."""
-        if not self.muted or self.muted != get_ident():
-            self.add(obj, Birth(current(), capture(skip + 1)))
+    def happened(self) -> int:
+        """Return `events`: the tick of kinds that record what happens."""
+        return self.events
 
-    def add(self, obj: object, birth: Birth) -> None:
+    def note(self, obj: object, skip: int = 1) -> weakref.ref[Any] | None:
+        """Note that ``obj`` was just made by the caller's caller (``skip`` frames up).
+
+        Returns the weak reference that the entry holds, None for types that allow none.
+        """
+        if self.muted and self.muted == get_ident():
+            return None
+        return self.add(obj, Birth(current(), capture(skip + 1)))
+
+    def add(self, obj: object, birth: Birth) -> weakref.ref[Any] | None:
         """Enter a birth that was captured elsewhere."""
         self.count += 1
         key = id(obj)
         try:
-            ref: weakref.ref[Any] | type = weakref.ref(obj, self._buried(key, type(obj).__name__))
+            entry = _Entry(obj, self._bury)
         except TypeError:
-            ref = type(obj)
-        self._objects[key] = (ref, birth)
+            self._objects[key] = (type(obj), birth)
+            return None
+        entry.birth = birth
+        entry.key = key
+        entry.kind = type(obj).__name__
+        self._objects[key] = entry
+        return entry
 
-    def _buried(self, key: int, kind: str) -> Any:
-        objects, graveyard = self._objects, self._graveyard
-
-        def bury(ref: weakref.ref[Any]) -> None:
-            entry = objects.get(key)
-            if entry is not None and entry[0] is ref:
-                del objects[key]
-                graveyard[key] = (kind, entry[1])
-                if len(graveyard) > _GRAVEYARD:
-                    graveyard.popitem(last=False)
-
-        return bury
+    def _buried(self, entry: _Entry) -> None:
+        key = entry.key
+        if self._objects.get(key) is entry:
+            del self._objects[key]
+            graveyard = self._graveyard
+            graveyard[key] = (entry.kind, entry.birth)
+            if len(graveyard) > _GRAVEYARD:
+                graveyard.popitem(last=False)
 
     def of(self, obj: object) -> Birth | None:
         """Return the birth of a living object, or None."""
         entry = self._objects.get(id(obj))
         if entry is None:
             return None
-        ref, birth = entry
-        same = ref is type(obj) if isinstance(ref, type) else ref() is obj
-        return birth if same else None
+        if isinstance(entry, tuple):
+            return entry[1] if entry[0] is type(obj) else None
+        return entry.birth if entry() is obj else None
 
     def of_dying(self, obj: object) -> Birth | None:
         """Return the birth of an object whose finalizer is running (its weakrefs are gone)."""
@@ -103,6 +126,7 @@ class Ledger:
             return
         birth = Birth(current(), capture(skip + 1))
         self._fds[fd] = ((st.st_dev, st.st_ino), birth, self.count)
+        self._fresh.add(fd)
 
     def hand_on(self, obj: object, fd: int) -> None:
         """Let a descriptor that leaves its object take the object's birth along."""
@@ -115,6 +139,26 @@ class Ledger:
             return
         self.count += 1
         self._fds[fd] = ((st.st_dev, st.st_ino), birth, self.count)
+        self._fresh.add(fd)
+
+    def fresh_fds(self) -> tuple[int, ...]:
+        """Return descriptors noted since `settled` that are still what they were then.
+
+        Their number alone would not tell of one that took the place of another.
+        """
+        for fd in list(self._fresh):
+            try:
+                st = os.fstat(fd)
+            except OSError:
+                self._fresh.discard(fd)
+                continue
+            if self._fds[fd][0] != (st.st_dev, st.st_ino):
+                self._fresh.discard(fd)
+        return tuple(sorted(self._fresh))
+
+    def settled(self) -> None:
+        """Take all noted descriptors as known."""
+        self._fresh.clear()
 
     def of_fd(self, fd: int, identity: tuple[int, int]) -> Birth | None:
         """Return the birth of ``fd`` if it still points to what it pointed to then."""
@@ -142,6 +186,7 @@ class Ledger:
         """Forget everything."""
         self._objects.clear()
         self._fds.clear()
+        self._fresh.clear()
         self._pids.clear()
         self._graveyard.clear()
 

@@ -78,8 +78,6 @@ class Owner:
     """True once its teardown is over: whatever it still holds has outlived it."""
     reads_log: bool = False
     """True if it captures the log, and so may want the errors that it finds there."""
-    raised: bool = False
-    """True if its body raised, so that a traceback may keep its locals alive."""
 
     @property
     def wide(self) -> bool:

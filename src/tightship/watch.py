@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-from . import origin, probes
+from . import forks, origin, probes
 from .births import Patcher
 from .explain.remedies import remedy
 from .fingerprint import fingerprint
@@ -77,7 +77,7 @@ class Watch:
         self.off = off
         self.patch: Patcher
         self.loops = loops.Loops()
-        self.window = Window()
+        self.window = Window(self._types_now)
         self.installed = False
         self.on_closing: Callable[[Any, list[Survivor]], list[Survivor]] | None = None
         """Blocks: takes what is theirs of a closing loop's survivors, returns the rest."""
@@ -100,7 +100,7 @@ class Watch:
         self._ended_wide: list[Owner] = []
         self._reported: list[tuple[Finding, Survivor]] = []
         self._adopted: dict[int, tuple[Any, Owner, str]] = {}
-        self._pid = 0
+        self._forks = -1
         self._outside: Owner | None = None  # in whose context it was installed
         self._told = False
 
@@ -109,7 +109,7 @@ class Watch:
     def install(self) -> None:
         """Load the probes and enter all patches."""
         self.patch = Patcher(self._fault)
-        self._pid = os.getpid()
+        self._forks = forks.depth()
         self._outside = CURRENT.get()
         if self._alone():
             fdtable.TABLE.open()
@@ -132,12 +132,20 @@ class Watch:
     @classmethod
     def _alone(cls) -> bool:
         """Tell whether no other watch is installed: a pytest run may be inside a test."""
-        return not any(w._pid == os.getpid() for w in cls.active)
+        return not any(w.here for w in cls.active)
+
+    @property
+    def here(self) -> bool:
+        """True in the process that it was installed in, False in a forked child."""
+        return self._forks == forks.depth()
 
     def _tickers(self) -> list[Any]:
-        # Kinds that share a reading share its price.
+        # Kinds that share a reading share its price; that of events is no call at all.
         ticks = [
-            p.tick for p in self._probes if getattr(type(p), "tick", None) is not BaseProbe.tick
+            p.tick
+            for p in self._probes
+            if getattr(p.tick, "__func__", None) is not BaseProbe.tick
+            and p.tick != LEDGER.happened
         ]
         return list(dict.fromkeys(ticks))
 
@@ -219,15 +227,12 @@ class Watch:
 
     def begin(self, owner: Owner) -> None:
         """Say that a test (or block) begins; its window opens."""
-        if self._pid != os.getpid():
+        if self._forks != forks.depth():
             return
         # Whatever happened between two tests is nobody's leak. Births noted there have no
         # owner; descriptors are the one kind that may come without a birth.
-        fds = fdtable.TABLE.tick()
-        if fds != self._fds or self._last is None:
+        if fdtable.TABLE.tick() != self._fds or self._last is None:
             self._account()
-            self._last = self._read_ticks()
-            self._fds = fdtable.TABLE.tick()
         CURRENT.set(owner)
         WATCHED.begin(owner)
         self.window.open()
@@ -266,9 +271,7 @@ class Watch:
 
     def meet(self, loop: Any) -> None:
         """Get to know a loop that was made before the watch was installed."""
-        key, refs = id(loop), self.loops._refs
-        if key not in refs:
-            refs[key] = weakref.ref(loop, lambda _: refs.pop(key, None))
+        self.loops.meet(loop)
 
     def peek(self, owner: Owner) -> list[Finding]:
         """Return what would be found if this owner ended now. Judges and changes nothing."""
@@ -307,45 +310,67 @@ class Watch:
 
     def end(self, owner: Owner) -> list[Finding]:
         """Say that a test's teardown is over; return what it and ended fixtures left behind."""
-        if self._pid != os.getpid():  # a forked child runs on with our hooks
+        if self._forks != forks.depth():  # a forked child runs on with our hooks
             return []
         owner.ended = True
+        window = self.window
+        collecting = gc.isenabled()
+        gc.disable()
+        window.looking = True
         try:
-            with self._looking():
-                findings = self._end(owner)
+            # This part runs for every test, among code that pushed ours out of the
+            # processor's caches: each call that it doesn't make is worth a microsecond.
+            survivors = self._on_loops(owner) if self.loops.some else []
+            if (
+                not survivors
+                and not self._early
+                and not self._ended_wide
+                and not self._reported
+                and self._read_ticks() == self._last
+                and window.dull()
+            ):
+                return []
+            return self._end(owner, survivors)
         except Exception as exc:
             self._fault("watch", exc)
-            findings = []
-        finally:
-            self.window.close()
             self._covered.clear()
             self._ended_wide.clear()
+            return []
+        finally:
+            window.looking = False
+            if collecting:
+                gc.enable()
+            window.close()
             CURRENT.set(self._outside)
-        return findings
 
-    def _end(self, owner: Owner) -> list[Finding]:
+    def _on_loops(self, owner: Owner) -> list[Survivor]:
+        """Return what is left on loops that are still open."""
         survivors: list[Survivor] = []
-        findings = self._early
-        self._told = bool(findings)
-        self._early = []
         for loop in self.loops.open():
+            if loops.is_quiet(loop):
+                continue
             found = self._loop_survivors(loop, closing=False, test=owner)
             if loop.is_running():
                 # It runs in another thread: its tasks can be listed, all else is in motion.
                 found = [s for s in found if s.probe.kind == "task" and s.known_owner]
             survivors += found
-        garbage = self.window.collect(LEDGER.of_dying) if self.window.is_open else []
+        return survivors
+
+    def _end(self, owner: Owner, survivors: list[Survivor]) -> list[Finding]:
+        findings, self._early = self._early, []
+        self._told = bool(findings)
+        garbage = self.window.collect(LEDGER.of_dying)
         objects = self._census()
         hits = self._hits(objects)
-        ticks = self._read_ticks()
         if (
             not hits
             and not garbage
             and not survivors
             and not self._ended_wide
-            and ticks == self._last
+            and self._read_ticks() == self._last
         ):
             self._outlive(owner)
+            self._covered.clear()
             return findings
         survivors += self._process_survivors(objects, owner)
         survivors = [s for s in survivors if not self._told_already(s, findings)]
@@ -359,10 +384,9 @@ class Watch:
         findings += slow
         self._outlive(owner)
         findings += self._judge(survivors)
-        del objects, hits
         self._account()
-        self._last = self._read_ticks()
-        self._fds = fdtable.TABLE.tick()
+        self._covered.clear()
+        self._ended_wide.clear()
         return findings
 
     def _told_already(self, s: Survivor, findings: list[Finding]) -> bool:
@@ -388,7 +412,7 @@ class Watch:
 
     def _read_ticks(self) -> Any:
         try:
-            return [tick() for tick in self._ticks]
+            return [LEDGER.events, *[tick() for tick in self._ticks]]
         except Exception:
             # Find out which one it was; the others go on.
             for probe in list(self._probes):
@@ -396,14 +420,18 @@ class Watch:
             return None
 
     def _census(self) -> Mapping[type, list[Any]]:
-        if not self.window.is_open:
-            return {}
+        return self.window.objects()
+
+    def _types_now(self) -> frozenset[type]:
+        """Return the types that probes want listed and whose modules are imported by now."""
         if len(sys.modules) != self._modules:
             self._modules = len(sys.modules)
             names = [n for p in (*self._probes, *self._loop_probes) for n in p.types]
+            before = len(self._types)
             resolve(names, self._types)
-            self._wanted = frozenset(self._types.values())
-        return self.window.objects(self._wanted)
+            if len(self._types) != before:
+                self._wanted = frozenset(self._types.values())
+        return self._wanted
 
     def _hits(self, objects: Mapping[type, list[Any]]) -> bool:
         if not objects:
@@ -432,19 +460,22 @@ class Watch:
     def _account(self) -> None:
         """Take everything that exists now as known."""
         known: set[Key] = set()
-        for probe in list(self._probes):
-            known.update(self._guard(probe, partial(probe.snapshot, Scene()), {}))
+        LEDGER.settled()
+        with fdtable.TABLE.listed():
+            for probe in list(self._probes):
+                known.update(self._guard(probe, partial(probe.snapshot, Scene()), {}))
         self._known = known
+        self._last = self._read_ticks()
+        self._fds = fdtable.TABLE.tick()
         for key, (ref, _) in list(self._segments.items()):
             if (ref is not None and ref() is None) or (ref is None and key not in known):
                 del self._segments[key]
 
     def _loop_closing(self, loop: Any) -> None:
         """Take the last look at a loop that is about to close."""
-        if self._pid != os.getpid() or current() is None or loops.is_quiet(loop):
-            return
         owner = current()
-        assert owner is not None
+        if owner is None or self._forks != forks.depth():
+            return
         leaving = sys.exc_info()[1]
         if leaving is not None and not isinstance(leaving, (Exception, GeneratorExit)):
             # Ctrl-C, sys.exit or a group of them ended the loop's run: nobody could tidy up.
@@ -481,8 +512,6 @@ class Watch:
                     continue
                 seen.add(key)
                 survivor = self._survivor(probe, key, handle, test)
-                if survivor is None:
-                    continue
                 if deferred is not None:
                     survivor.owner = deferred.owner
                 # What was adopted by somebody who is still there may die with its loop.
@@ -493,7 +522,7 @@ class Watch:
                     self._defer(survivor)
         return found
 
-    def _survivor(self, probe: Any, key: Key, handle: Any, test: Owner) -> Survivor | None:
+    def _survivor(self, probe: Any, key: Key, handle: Any, test: Owner) -> Survivor:
         owner = self._guard(probe, lambda: probe.owner(handle), None)
         if owner is not None and owner.kind == "block" and owner.ended and owner.parent is not None:
             owner = _around(owner)
@@ -524,22 +553,27 @@ class Watch:
         self, objects: Mapping[type, list[Any]], test: Owner, *, defer: bool = True
     ) -> list[Survivor]:
         found: list[Survivor] = []
-        seen: set[Key] = set()
-        for probe in list(self._probes):
-            scene = self._scene(probe, objects)
-            snapshot = self._guard(probe, partial(probe.snapshot, scene), {})
-            for key, handle in snapshot.items():
-                if key in seen or key in self._known:
-                    continue
-                seen.add(key)
-                survivor = self._survivor(probe, key, handle, test)
-                if survivor is None:
-                    continue
-                if _ended(survivor.owner):
-                    found.append(survivor)
-                elif defer:
-                    self._defer(survivor)
+        for probe, key, handle in self._listed(objects):
+            survivor = self._survivor(probe, key, handle, test)
+            if _ended(survivor.owner):
+                found.append(survivor)
+            elif defer:
+                self._defer(survivor)
         return found
+
+    def _listed(self, objects: Mapping[type, list[Any]]) -> list[tuple[Any, Key, Any]]:
+        """Return what is there now and was not when it was last taken as known."""
+        fresh: list[tuple[Any, Key, Any]] = []
+        seen: set[Key] = set()
+        with fdtable.TABLE.listed():
+            for probe in list(self._probes):
+                scene = self._scene(probe, objects)
+                snapshot = self._guard(probe, partial(probe.snapshot, scene), {})
+                for key, handle in snapshot.items():
+                    if key not in seen and key not in self._known:
+                        seen.add(key)
+                        fresh.append((probe, key, handle))
+        return fresh
 
     def _defer(self, survivor: Survivor) -> None:
         """Leave a survivor to its owner, which is still there."""

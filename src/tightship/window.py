@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import functools
 import gc
+import io
 import os
 import sys
 import types
 import warnings
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 __all__ = ["AVAILABLE", "Garbage", "Window", "blind_spots"]
@@ -36,6 +37,9 @@ _get_count = gc.get_count
 
 #: 3.14 has another kind of generations (untried there: no such interpreter was at hand).
 _GENERATIONS = sys.version_info < (3, 14)
+
+#: Windows after which we look whether the heap has grown.
+_ROUNDS = 64
 
 #: Functions of `gc` that would see less than they should while a window is open.
 GUARDED = ("collect", "freeze", "unfreeze", "get_objects", "get_referrers", "get_freeze_count")
@@ -66,17 +70,23 @@ class _Canary:
 
 
 class Window:
-    """Opens before a test, closes after it. One at a time in a process."""
+    """Opens before a test, closes after it. One at a time in a process.
+
+    Args:
+        types: tells which types are to be listed; the same object until that changes.
+    """
 
     current: Window | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, types: Callable[[], frozenset[type]] = frozenset) -> None:
+        self._types = types
         self.is_open = False
         self._canary = _Canary()
-        self._promotions = -1
+        self._rounds = 0
+        self._blocks = 0
         self._keep_frozen: bool | None = None
         self._wanted: frozenset[type] = frozenset()
-        self._boring: set[type] = set()
+        self._dull: set[type] = set()
         self._earlier: list[tuple[type, weakref.ref[Any] | None, int]] = []
         self._outer: Window | None = None
         self.looking = False
@@ -91,7 +101,7 @@ class Window:
         """Put everything together for a moment; remember what was born so far."""
         # What an earlier pause noted stays noted, once.
         noted, self._earlier = self._earlier, []
-        born = self.objects(self._wanted)
+        born = self.objects()
         self._earlier = noted
         for kind, objects in born.items():
             for obj in objects:
@@ -128,9 +138,44 @@ class Window:
         self.is_open = True
         Window.current = self
 
+    def dull(self) -> bool:
+        """Collect what the window holds if nothing in it could tell us anything.
+
+        Neither a wanted type, nor one that says something when it dies. So it is for most
+        tests, and spares them the two closer looks, `collect` and `objects`.
+        """
+        if not self.is_open:
+            return True
+        wanted = self._types()
+        if wanted is not self._wanted:
+            self._wanted = wanted
+            self._dull.clear()
+        kinds = set(map(type, _get_objects()))
+        if self._earlier or not (kinds <= self._dull or self._all_dull(kinds - self._dull)):
+            return False
+        if _GENERATIONS and not _get_count()[2]:
+            _collect(1)
+        else:
+            _collect()
+        return True
+
+    def _all_dull(self, kinds: set[type]) -> bool:
+        for kind in kinds:
+            if (
+                kind is _Canary
+                or not self._wanted.isdisjoint(kind.__mro__)
+                or (hasattr(kind, "__del__") and kind not in _HARMLESS)
+                or not (kind.__flags__ & _HEAP_TYPE or kind.__module__ in sys.stdlib_module_names)
+            ):
+                return False
+            if not kind.__flags__ & _HEAP_TYPE or _of_module(kind):
+                self._dull.add(kind)
+        return True
+
     def collect(self, birth_of: Any) -> list[Garbage]:
         """Collect what the window holds; return what died unclosed by the collector alone."""
-        garbage: list[Garbage] = []
+        if not self.is_open:
+            return []
         log: list[Any] = []
         # What `warnings.catch_warnings(record=True)` does, without its price: it would make
         # every module forget which warnings it showed already.
@@ -143,68 +188,36 @@ class Window:
         _quiet.hook = hook  # type: ignore[attr-defined]
         try:
             # Whatever was born in the window lies in the two young generations unless the
-            # collector promoted some meanwhile. A full collection would also empty the free
-            # lists; now and then it has to be, or the interpreter would do it for the whole
-            # heap outside of a window.
-            promotions = _get_count()[2]
-            if promotions == self._promotions and promotions < 8 and _GENERATIONS:
+            # collector promoted some meanwhile: freezing has set its counts to zero. A full
+            # collection would also empty the interpreter's free lists.
+            if _GENERATIONS and not _get_count()[2]:
                 _collect(1)
             else:
                 _collect()
-            self._promotions = _get_count()[2]
         finally:
             sys.unraisablehook = hook
             warnings.filters = filters
             warnings._showwarnmsg_impl = show_impl  # type: ignore[attr-defined]
             warnings.showwarning = show
-        if log:
-            others = []
-            for message in log:
-                if issubclass(message.category, ResourceWarning):
-                    source = message.source
-                    garbage.append(
-                        Garbage(
-                            type(source).__name__ if source is not None else "",
-                            type(source).__module__ if source is not None else "",
-                            str(message.message),
-                            id(source),
-                            birth_of(source) if source is not None else None,
-                            _program(source),
-                        )
-                    )
-                    source = None
-                else:
-                    others.append(message)
-            log.clear()
-            for message in others:
-                warnings._showwarnmsg(message)  # type: ignore[attr-defined]
-        return garbage
+        return _sorted(log, birth_of) if log else []
 
     @property
     def broken(self) -> bool:
         """True if somebody unfroze the heap meanwhile."""
         return any(type(obj) is _Canary for obj in _get_objects())
 
-    def objects(self, wanted: frozenset[type]) -> Mapping[type, list[Any]]:
+    def objects(self) -> Mapping[type, list[Any]]:
         """Return the living objects of the wanted types (or derived ones) by wanted type."""
-        if wanted is not self._wanted:
-            self._wanted = wanted
-            self._boring.clear()
         if not self.is_open:
             return {}
-        objects = _get_objects()
+        wanted = self._types()
         isdisjoint = wanted.isdisjoint
+        objects = _get_objects()
         try:
-            hit = set()
             kinds = set(map(type, objects))
             if _Canary in kinds:
                 return {}
-            for kind in kinds - self._boring:
-                if not isdisjoint(kind.__mro__):
-                    hit.add(kind)
-                elif "<locals>" not in kind.__qualname__:
-                    # A class of a module lives as long as the module: we may remember it.
-                    self._boring.add(kind)
+            hit = {kind for kind in kinds if not isdisjoint(kind.__mro__)}
             found: dict[type, list[Any]] = {}
             if self._earlier:
                 self._recall(found)
@@ -256,6 +269,49 @@ class Window:
                 outer.resume("close")
             elif not self._keep_frozen:
                 _unfreeze()
+                self._rounds += 1
+                if self._rounds >= _ROUNDS:
+                    self._rounds = 0
+                    self._collect_old()
+
+    def _collect_old(self) -> None:
+        """Do what the interpreter would do by itself: collect everything once it has grown.
+
+        It counts what survives its own young collections, and freezing sets that count to
+        zero each time.
+        """
+        blocks = sys.getallocatedblocks()
+        if gc.isenabled() and blocks > self._blocks + self._blocks // 4:
+            if self._blocks:
+                _collect()
+                blocks = sys.getallocatedblocks()
+            self._blocks = blocks
+
+
+def _sorted(log: list[Any], birth_of: Any) -> list[Garbage]:
+    """Return the warnings about what was left open; show all others."""
+    garbage: list[Garbage] = []
+    others = []
+    for message in log:
+        if issubclass(message.category, ResourceWarning):
+            source = message.source
+            garbage.append(
+                Garbage(
+                    type(source).__name__ if source is not None else "",
+                    type(source).__module__ if source is not None else "",
+                    str(message.message),
+                    id(source),
+                    birth_of(source) if source is not None else None,
+                    _program(source),
+                )
+            )
+            source = None
+        else:
+            others.append(message)
+    log.clear()
+    for message in others:
+        warnings._showwarnmsg(message)  # type: ignore[attr-defined]
+    return garbage
 
 
 def _program(source: Any) -> str:
@@ -309,6 +365,21 @@ def resolve(names: Iterable[str], cache: dict[str, type]) -> None:
         kind = getattr(found, attribute, None) if found is not None else None
         if isinstance(kind, type):
             cache[name] = kind
+
+
+#: Types whose end concerns nobody although they have a finalizer.
+_HARMLESS = {types.GeneratorType, io.StringIO, io.BytesIO}
+
+#: ``Py_TPFLAGS_HEAPTYPE``: other types of extension modules may do anything when they die.
+_HEAP_TYPE = 1 << 9
+
+
+def _of_module(kind: type) -> bool:
+    """Tell whether a class can be found in its module: it lives as long, we may remember it."""
+    found: Any = sys.modules.get(kind.__module__)
+    for name in kind.__qualname__.split("."):
+        found = getattr(found, "__dict__", {}).get(name)
+    return found is kind
 
 
 _ALWAYS = ("always", None, ResourceWarning, None, 0)

@@ -12,7 +12,7 @@ HERE = pathlib.Path(tightship.__file__).parent
 
 #: From the ground up. A module may import its own floor and those below.
 FLOORS = (
-    {"model"},
+    {"forks", "model"},
     {
         "ownership",
         "origin",

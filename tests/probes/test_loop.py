@@ -59,7 +59,7 @@ def test_clean_uvloop():
 LEAKS: dict[str, dict[str, Any]] = {
     "test_made": {"label": "asyncio", "owner": "fixture 'made' (function)", "fix": "loop.close"},
     "test_uvloop": {"label": "uvloop", "owner": "fixture 'made_uvloop' (function)"},
-    "test_with_a_used_executor": {"label": "asyncio", "certainty": "strong"},
+    "test_with_a_used_executor": {"label": "asyncio", "certainty": "proven"},
 }
 
 

@@ -6,8 +6,7 @@ import datetime
 import functools
 import os
 import sys
-from collections.abc import Generator
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -31,15 +30,16 @@ __all__ = ["TightshipSession"]
 _WIDE = {"class", "module", "package", "session"}
 
 
-@dataclass(slots=True)
 class _State:
     """What we remember of one run of one test."""
 
-    owner: Owner
-    failed: bool = False
-    raised: bool = False
-    findings: list[Finding] = field(default_factory=list)
-    expectations: list[Any] = field(default_factory=list)
+    __slots__ = ("expectations", "failed", "findings", "owner")
+
+    def __init__(self, owner: Owner) -> None:
+        self.owner = owner
+        self.failed = False
+        self.findings: Sequence[Finding] = ()
+        self.expectations: list[Any] = []
 
 
 class TightshipSession:
@@ -63,6 +63,9 @@ class TightshipSession:
         self.bad_markers: list[str] = []
         self._owners: dict[Any, Owner] = {}
         self._parsed: dict[tuple[int, str], tuple[pytest.Mark, MarkerPolicy]] = {}
+        self._parent: pytest.Item | pytest.Collector | None = None
+        self._parent_marked = False
+        self._judged: list[tuple[pytest.TestReport, list[Finding]]] = []
         self._outcome = "passed"
         self._seconds = 0.0
         self._root = origin.root()
@@ -103,7 +106,9 @@ class TightshipSession:
                 raise pytest.UsageError(f"tightship: {exc}") from None
         # Under pytest-xdist the tests run elsewhere.
         controls = not session.worker and getattr(option, "dist", "no") != "no"
-        if settings.enabled and not config.option.collectonly and not controls:
+        if controls:
+            config.pluginmanager.register(_Controller(session), "tightship-controller")
+        elif settings.enabled and not config.option.collectonly:
             session.start()
         return session
 
@@ -196,7 +201,12 @@ class TightshipSession:
 
     def _watched(self, item: pytest.Item) -> bool:
         """Tell whether a test is looked at, and for how long at most."""
-        if "tightship" not in item.keywords:
+        parent = item.parent
+        if parent is not self._parent:
+            # A look at all keywords is a walk up the tree: once for all tests of a parent.
+            self._parent = parent
+            self._parent_marked = parent is not None and "tightship" in parent.keywords
+        if not self._parent_marked and not any(m.name == "tightship" for m in item.own_markers):
             self.watch.grace = self.settings.grace
             return self.settings.enabled or "tightship" in getattr(item, "fixturenames", ())
         enabled = grace = None
@@ -311,8 +321,6 @@ class TightshipSession:
             self._note(report)
         if report.when != "teardown":
             if state is not None and report.outcome != "passed":
-                # A skip raises too: a traceback may keep locals alive.
-                state.raised = state.owner.raised = True
                 state.failed = state.failed or report.failed
             return
         self.state = None
@@ -355,6 +363,7 @@ class TightshipSession:
         }
         if self.worker:
             record["worker"] = self.config.workerinput["workerid"]  # type: ignore[attr-defined]
+        self.tests += 1
         self._journal(record)
 
     def _journal(self, record: dict[str, Any]) -> None:
@@ -380,7 +389,10 @@ class TightshipSession:
         state.findings = judged
         shown = [f for f in judged if f.verdict is not Verdict.ALLOWED]
         failing = [f for f in judged if f.verdict is Verdict.FAIL]
-        report.tightship = [f.to_dict() for f in judged]  # type: ignore[attr-defined]
+        if self.worker:
+            report.tightship = [f.to_dict() for f in judged]  # type: ignore[attr-defined]
+        else:
+            self._judged.append((report, judged))
         limit = self.settings.max_findings
         if failing and report.outcome != "failed":
             report.outcome = "failed"
@@ -393,14 +405,10 @@ class TightshipSession:
 
     # -- telling ---------------------------------------------------------------------------
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Gather findings, in the process that tells the user."""
-        if self.worker or report.when != "teardown":
-            return
-        self.tests += 1
+    def gather(self, report: pytest.TestReport, findings: Iterable[Finding]) -> None:
+        """Take up what a test was told."""
         rerun = report.outcome == "rerun"  # type: ignore[comparison-overlap]
-        for data in getattr(report, "tightship", ()):
-            finding = Finding.from_dict(data)
+        for finding in findings:
             if rerun and finding.verdict is Verdict.FAIL:
                 finding.verdict, finding.reason = Verdict.NOTE, "that attempt was run again"
             self.findings.append(finding)
@@ -424,6 +432,10 @@ class TightshipSession:
         try:
             return (yield)
         finally:
+            for report, findings in self._judged:
+                # Whether an attempt was run again is known only after it was reported.
+                self.gather(report, findings)
+            self._judged.clear()
             late = self._late(session, owner) if self.watch.installed else []
             self.findings += late
             failing = any(f.verdict is Verdict.FAIL for f in self.findings)
@@ -535,6 +547,20 @@ class TightshipSession:
                     "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 }
             )
+
+
+class _Controller:
+    """Registered where others run the tests: takes findings from the workers' reports."""
+
+    def __init__(self, session: TightshipSession) -> None:
+        self.session = session
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Gather findings, in the process that tells the user."""
+        if report.when == "teardown":
+            self.session.tests += 1
+            told = getattr(report, "tightship", ())
+            self.session.gather(report, map(Finding.from_dict, told))
 
 
 #: Ends the list of a watched test's markers: what is judged is judged.

@@ -6,10 +6,11 @@ import functools
 import itertools
 import warnings
 import weakref
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ..ledger import LEDGER
 from ..model import Evidence, Key, Owner, Scene, Site
 from ..origin import layer, site_at
 from ..ownership import current
@@ -34,6 +35,7 @@ class CoroutineProbe(BaseProbe):
     types: ClassVar[tuple[str, ...]] = ("types:CoroutineType",)
 
     def __init__(self) -> None:
+        self.tick = LEDGER.happened  # type: ignore[method-assign]
         self._dropped: dict[Key, _Dropped] = {}
         self._numbers = itertools.count()
         self._told: list[weakref.ref[Any]] = []
@@ -71,11 +73,8 @@ class CoroutineProbe(BaseProbe):
         self._told.append(weakref.ref(coro))
         if owner is None or _ignored(owner, f"coroutine '{name}' was never awaited"):
             return
+        LEDGER.events += 1
         self._dropped["dropped", next(self._numbers)] = _Dropped(name, _made(coro), owner)
-
-    def tick(self) -> Hashable:
-        """Return how many have died so far."""
-        return len(self._dropped)
 
     def opened(self, obj: Any) -> bool:
         """Tell whether a coroutine that is still held was never begun."""

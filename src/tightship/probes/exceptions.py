@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import re
 import traceback
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from ..ledger import LEDGER
 from ..model import Evidence, Key, Owner, Scene, Site
 from ..origin import layer, site_at
 from ..ownership import current, of_context
@@ -41,6 +42,7 @@ class ExceptionProbe(BaseProbe):
     kind: ClassVar[str] = "exception"
 
     def __init__(self) -> None:
+        self.tick = LEDGER.happened  # type: ignore[method-assign]
         self._errors: dict[Key, _Error] = {}
         self._numbers = itertools.count()
 
@@ -70,6 +72,7 @@ class ExceptionProbe(BaseProbe):
         name = _name(future, handle)
         what = f"{type(exception).__name__} in {'task' if task else 'callback'} {_short(name)!r}"
         text = "".join(traceback.format_exception_only(exception)).strip().splitlines()[-1]
+        LEDGER.events += 1
         self._errors["error", next(self._numbers)] = _Error(
             subject=what,
             label=name,
@@ -85,10 +88,6 @@ class ExceptionProbe(BaseProbe):
             task=task,
             reported=handle is None and future is None,
         )
-
-    def tick(self) -> Hashable:
-        """Return how many there are."""
-        return len(self._errors)
 
     def snapshot(self, scene: Scene) -> Mapping[Key, Any]:
         """Return all that haven't been judged."""

@@ -24,17 +24,13 @@ class ExecutorProbe(ObjectProbe):
 
     def install(self, patch: Any) -> None:
         """Note births of executors."""
-
-        def born(executor: Any) -> None:
-            LEDGER.note(executor, skip=2)
-
         patch.when_imported(
             "concurrent.futures.thread",
-            lambda m: patch.after_method(m.ThreadPoolExecutor, "__init__", born),
+            lambda m: patch.after_method(m.ThreadPoolExecutor, "__init__", LEDGER.note),
         )
         patch.when_imported(
             "concurrent.futures.process",
-            lambda m: patch.after_method(m.ProcessPoolExecutor, "__init__", born),
+            lambda m: patch.after_method(m.ProcessPoolExecutor, "__init__", LEDGER.note),
         )
 
     def opened(self, obj: Any) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..explain import await_chain
+from ..ledger import LEDGER
 from ..model import Evidence, Key, Owner, Scene, Site
 from ..ownership import current, of_context
 from .base import BaseProbe
@@ -33,6 +34,7 @@ class LostTaskProbe(BaseProbe):
     kind: ClassVar[str] = "task"
 
     def __init__(self) -> None:
+        self.tick = LEDGER.happened  # type: ignore[method-assign]
         self._lost: dict[Key, _Lost] = {}
         self._numbers = itertools.count()
 
@@ -58,11 +60,8 @@ class LostTaskProbe(BaseProbe):
         frame = getattr(task.get_coro(), "cr_frame", None)
         waiting = await_chain.format_waiting(task) if frame is not None else ""
         lost = _Lost(_name(task), waiting, _made(task), owner)
+        LEDGER.events += 1
         self._lost["lost", next(self._numbers)] = lost
-
-    def tick(self) -> Hashable:
-        """Return how many there are."""
-        return len(self._lost)
 
     def snapshot(self, scene: Scene) -> Mapping[Key, Any]:
         """Return all that haven't been judged."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from ..model import Evidence, Key, Scene
 from .base import BaseProbe, digits
-from .fdtable import OWN, keep
+from .fdtable import OWN, keep, release
 
 __all__ = ["NativeThreadProbe"]
 
@@ -31,7 +31,7 @@ class NativeThreadProbe(BaseProbe):
 
     def __init__(self) -> None:
         self._dir = -1
-        self._identity = (0, 0)
+        self._identity = 0
 
     def tick(self) -> Hashable:
         """Return the number of operating system threads: 1 us through a kept descriptor."""
@@ -39,29 +39,25 @@ class NativeThreadProbe(BaseProbe):
             st = posix.fstat(self._dir)
         except OSError:
             return self._open()
-        if (st.st_dev, st.st_ino) != self._identity:
-            OWN.discard(self._dir)
+        if st.st_ino != self._identity:
+            OWN.pop(self, None)
             return self._open()
         return st.st_nlink
 
     def _open(self) -> int:
         try:
-            self._dir = keep(posix.open(_TASKS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            low = posix.open(_TASKS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._dir = keep(low, self)
             st = posix.fstat(self._dir)
         except OSError:
             return 0
-        self._identity = (st.st_dev, st.st_ino)
+        self._identity = st.st_ino
         return st.st_nlink
 
     def close(self) -> None:
         """Close the kept descriptor."""
-        if self._dir >= 0:
-            OWN.discard(self._dir)
-            try:
-                posix.close(self._dir)
-            except OSError:
-                pass
-            self._dir = -1
+        release(self, self._dir, self._identity)
+        self._dir = -1
 
     def snapshot(self, scene: Scene) -> Mapping[Key, Any]:
         """Return threads that Python has no object for."""

@@ -13,11 +13,13 @@ from ..explain import processes
 from ..ledger import LEDGER, Birth
 from ..model import Evidence, Key, Scene
 from .base import BaseProbe, digits, fd_key, target, weak
-from .fdtable import OWN, TABLE, keep
+from .fdtable import OWN, TABLE, keep, release
 
 __all__ = ["ProcessProbe"]
 
 _ANY = getattr(os, "P_ALL", 0)
+# The original: what Tightship does itself passes by whoever replaced it.
+_pread = posix.pread
 _PEEK = getattr(os, "WEXITED", 0) | getattr(os, "WNOHANG", 0) | getattr(os, "WNOWAIT", 0)
 
 
@@ -42,6 +44,7 @@ class ProcessProbe(BaseProbe):
         self._births = 0
         self._children = -1
         self._identity = (0, 0)
+        self._losses = 0
 
     def install(self, patch: Any) -> None:
         """Note births through every door that leads to a new process."""
@@ -67,47 +70,44 @@ class ProcessProbe(BaseProbe):
             patch.after_builtin(os, name, born_pid)
 
     def tick(self) -> Hashable:
-        """Return whether there are children at all, and what may have changed about them.
+        """Return what may have changed about our children, 0 while there are none: 0.5 us.
 
         The kernel's list for the main thread is one read; children of other threads count by
         their births.
         """
         try:
-            os.waitid(_ANY, 0, _PEEK)
-        except ChildProcessError:
-            return None
+            if self._losses != TABLE.losses:
+                self._check()
+            listed = _pread(self._children, 65536, 0)
         except OSError:
-            return 0
-        try:
-            st = posix.fstat(self._children)
-            if (st.st_dev, st.st_ino) == self._identity:
-                return posix.pread(self._children, 65536, 0), self._births
-        except OSError:
-            pass
-        return self._open(), self._births
+            listed = self._open()
+        return (listed, self._births) if listed or self._births else 0
+
+    def _check(self) -> None:
+        """Raise OSError if the kept descriptor was closed together with others of ours."""
+        self._losses = TABLE.losses
+        st = posix.fstat(self._children)
+        if (st.st_dev, st.st_ino) != self._identity:
+            raise OSError
 
     def _open(self) -> bytes:
         # Closed behind our back, or never opened.
-        OWN.discard(self._children)
+        OWN.pop(self, None)
         try:
             pid = os.getpid()
             low = posix.open(f"/proc/self/task/{pid}/children", os.O_RDONLY | os.O_CLOEXEC)
-            self._children = keep(low)
+            self._children = keep(low, self)
             st = posix.fstat(self._children)
             self._identity = (st.st_dev, st.st_ino)
-            return posix.pread(self._children, 65536, 0)
-        except OSError:
-            return repr(_pids()).encode()
+            return _pread(self._children, 65536, 0)
+        except OSError:  # a kernel without such lists, or no /proc at all
+            self._children = -1
+            return repr(_pids()).encode() if _any() else b""
 
     def close(self) -> None:
         """Close the kept descriptor."""
-        if self._children >= 0:
-            OWN.discard(self._children)
-            try:
-                posix.close(self._children)
-            except OSError:
-                pass
-            self._children = -1
+        release(self, self._children, self._identity[1])
+        self._children = -1
 
     def opened(self, obj: Any) -> bool:
         """Leave the decision to the list of children."""
@@ -236,6 +236,17 @@ def _pid(obj: Any) -> int:
     except Exception:
         return 0
     return pid if isinstance(pid, int) else 0
+
+
+def _any() -> bool:
+    """Tell whether there is a child at all."""
+    try:
+        os.waitid(_ANY, 0, _PEEK)
+    except ChildProcessError:
+        return False
+    except (AttributeError, OSError):
+        return True
+    return True
 
 
 def _pids() -> list[int]:

@@ -25,14 +25,11 @@ class SocketProbe(FdKindProbe):
     def install(self, patch: Any) -> None:
         """Note births of socket objects: `accept`, `dup`, `socketpair` and TLS come here too."""
 
-        def born(sock: Any) -> None:
-            LEDGER.note(sock, skip=2)
-
         def detaching(sock: Any) -> None:
             LEDGER.hand_on(sock, sock.fileno())
 
         def on_import(module: Any) -> None:
-            patch.after_method(module.socket, "__init__", born)
+            patch.after_method(module.socket, "__init__", LEDGER.note)
             patch.before_method(module.socket, "detach", detaching)
 
         patch.when_imported("socket", on_import)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from ..ledger import LEDGER, Birth
@@ -24,6 +24,7 @@ class TempfileProbe(BaseProbe):
     kind: ClassVar[str] = "tempfile"
 
     def __init__(self) -> None:
+        self.tick = LEDGER.happened  # type: ignore[method-assign]
         self._paths: dict[str, Birth] = {}
 
     def install(self, patch: Any) -> None:
@@ -34,6 +35,7 @@ class TempfileProbe(BaseProbe):
                 path = os.fsdecode(path)
             if isinstance(path, str):
                 self._paths[os.path.abspath(path)] = Birth(current(), capture(skip))
+                LEDGER.events += 1
 
         def born_file(result: Any) -> None:
             note(result[1], skip=3)
@@ -45,10 +47,6 @@ class TempfileProbe(BaseProbe):
             patch.after_builtin(module, "mkdtemp", note)
 
         patch.when_imported("tempfile", on_import)
-
-    def tick(self) -> Hashable:
-        """Return how many paths have been made and not seen gone."""
-        return len(self._paths) and tuple(self._paths)
 
     def snapshot(self, scene: Scene) -> Mapping[Key, Any]:
         """Return the paths that are still there; forget the others."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -39,6 +39,7 @@ class UnclosedProbe(BaseProbe):
     kind: ClassVar[str] = "unclosed"
 
     def __init__(self) -> None:
+        self.tick = LEDGER.happened  # type: ignore[method-assign]
         self._dead: dict[Key, _Unclosed] = {}
         self._numbers = itertools.count()
         UNCLOSED.append(self)
@@ -63,6 +64,7 @@ class UnclosedProbe(BaseProbe):
         birth = LEDGER.of_dying(obj)
         owner = (birth.owner if birth is not None else None) or current()
         if owner is not None:
+            LEDGER.events += 1
             self._dead["unclosed", next(self._numbers)] = _Unclosed(
                 message, type(obj).__name__, owner, None if birth is None else birth.made
             )
@@ -70,10 +72,6 @@ class UnclosedProbe(BaseProbe):
     def told(self, text: str) -> bool:
         """Tell whether this was heard of already."""
         return any(text.startswith(d.text) for d in self._dead.values())
-
-    def tick(self) -> Hashable:
-        """Return how many there are."""
-        return len(self._dead)
 
     def snapshot(self, scene: Scene) -> Mapping[Key, Any]:
         """Return all that haven't been judged."""
@@ -128,6 +126,9 @@ def described(kind: str, type_name: str, text: str) -> tuple[str, str]:
         ends = re.findall(r"[lr]addr=\('([^']*)', (\d+)", text)
         where = " -> ".join(f"{host}:{port}" for host, port in ends if port != "0")
         return family, f"socket {family} {where}".rstrip()
+    if kind == "loop":
+        label = "uvloop" if type_name == "Loop" else "asyncio"
+        return label, f"event loop ({type_name.lstrip('_')})"
     text = without_address(text)
     if len(text) > 160:
         text = text[:157] + "..."

@@ -14,7 +14,7 @@ import gc
 import sys
 import weakref
 from _thread import get_ident
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
@@ -48,17 +48,40 @@ class Loops:
     def install(self, patch: Patcher, closing: Callable[[Any], None]) -> None:
         """Watch loops from birth to close; ``closing(loop)`` is called once before each close."""
 
+        refs = self._refs
+
         def look(loop: Any) -> None:
-            if patch.active and not _looked(loop):
-                try:
+            if not patch.active or loop.is_closed() or loop.is_running():
+                return
+            owner = current()
+            if owner is None or getattr(loop, "_tightship_looked", None) is owner:
+                return
+            try:
+                # Twice for one owner would be once too often: runners cancel, then close.
+                loop._tightship_looked = owner
+            except AttributeError:
+                pass
+            try:
+                if not is_quiet(loop):
                     closing(loop)
-                except Exception as exc:
-                    patch.fault(exc)
+            except Exception as exc:
+                patch.fault(exc, "loop")
 
         def born(loop: Any) -> None:
-            LEDGER.note(loop, skip=2)
-            key = id(loop)
-            self._refs[key] = weakref.ref(loop, functools.partial(self._forget, key))
+            ref = LEDGER.note(loop, skip=2)
+            if ref is not None:
+                refs[id(loop)] = ref
+
+        def wrap(cls: Any) -> None:
+            close = cls.close
+
+            @functools.wraps(close)
+            def looked_at(self: Any) -> Any:
+                look(self)
+                close(self)
+                refs.pop(id(self), None)
+
+            patch.set(cls, "close", looked_at)
 
         def on_asyncio(_: Any) -> None:
             from asyncio import base_events, runners, selector_events
@@ -78,13 +101,13 @@ class Loops:
             if sys.platform != "win32":
                 from asyncio import unix_events
 
-                patch.before_method(unix_events._UnixSelectorEventLoop, "close", look)
+                wrap(unix_events._UnixSelectorEventLoop)
             else:  # untried: no Windows machine was at hand
-                patch.before_method(selector_events.BaseSelectorEventLoop, "close", look)
+                wrap(selector_events.BaseSelectorEventLoop)
 
         def on_uvloop(module: Any) -> None:
             patch.after_method(module.Loop, "__init__", born)
-            patch.before_method(module.Loop, "close", look)
+            wrap(module.Loop)
 
         def on_tornado(module: Any) -> None:
             # Its test case cancels what is left by itself, before it closes the loop.
@@ -99,17 +122,27 @@ class Loops:
         patch.when_imported("uvloop", on_uvloop)
         patch.when_imported("tornado.testing", on_tornado)
 
-    def _forget(self, key: int, _: Any) -> None:
-        self._refs.pop(key, None)
+    @property
+    def some(self) -> bool:
+        """True if there may be a loop that isn't closed."""
+        return bool(self._refs)
 
-    def open(self) -> Iterator[Any]:
-        """Yield loops that aren't closed."""
+    def open(self) -> list[Any]:
+        """Return loops that aren't closed."""
         if not self._refs:
-            return
-        for ref in list(self._refs.values()):
+            return []
+        loops = []
+        for key, ref in list(self._refs.items()):
             loop = ref()
-            if loop is not None and not loop.is_closed():
-                yield loop
+            if loop is None or loop.is_closed():
+                self._refs.pop(key, None)
+            else:
+                loops.append(loop)
+        return loops
+
+    def meet(self, loop: Any) -> None:
+        """Get to know a loop that was made before we watched."""
+        self._refs.setdefault(id(loop), weakref.ref(loop))
 
 
 def _mute(patch: Patcher, cls: Any, name: str) -> None:
@@ -127,19 +160,6 @@ def _mute(patch: Patcher, cls: Any, name: str) -> None:
             LEDGER.muted = 0
 
     patch.set(cls, name, method)
-
-
-def _looked(loop: Any) -> bool:
-    """Return True if this loop had its last look, or can't have one; mark it otherwise."""
-    if loop.is_closed() or loop.is_running():
-        return True
-    if getattr(loop, "_tightship_looked", None) == current():
-        return True
-    try:
-        loop._tightship_looked = current()
-    except AttributeError:
-        pass
-    return False
 
 
 def is_uvloop(loop: Any) -> bool:
@@ -206,15 +226,16 @@ def selector_entries(loop: Any) -> list[tuple[int, Any, Any]]:
 
 def is_quiet(loop: Any) -> bool:
     """Tell in a microsecond that a loop holds nothing at all: no need to look closer."""
-    if is_uvloop(loop):
-        return False
     try:
-        if loop._scheduled or loop._asyncgens.data:
-            return False
-        if len(loop._selector._fd_to_key) > 1:
+        if loop._scheduled or loop._asyncgens.data or len(loop._selector._fd_to_key) > 1:
             return False
     except AttributeError:
         return False
+    tasks = sys.modules.get("asyncio.tasks")
+    if tasks is not None and not getattr(tasks, "_eager_tasks", None):
+        registry = getattr(tasks, "_scheduled_tasks", None)
+        if registry is not None and not registry.data:
+            return True
     return not pending_tasks(loop)
 
 
