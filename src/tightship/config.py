@@ -9,9 +9,9 @@ valid, and the nearest match.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from .rules import (
@@ -53,14 +53,13 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """All settings of a run."""
 
     enabled: bool = True
     threshold: Threshold = "strong"
     """The least certainty that fails a test; ``off``: not judged at all."""
-    thresholds: Mapping[str, Threshold] = field(default_factory=dict)
+    thresholds: Mapping[str, Threshold] = MappingProxyType({})
     """The same for single kinds; beats `threshold`, whichever source each came from."""
     allow: tuple[AllowRule, ...] = ()
     """The strongest source first."""
@@ -74,7 +73,7 @@ class Config:
     """Whether a fault inside Tightship fails the run."""
     max_findings: int = 10
     """How many findings of a kind are shown for one test."""
-    sources: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = MappingProxyType({})
     """Key -> the place its value came from (``thresholds.socket`` for a kind's)."""
 
     def source(self, key: str) -> str:
@@ -82,14 +81,13 @@ class Config:
         return self.sources.get(key, "the default")
 
 
-@dataclass(frozen=True, slots=True)
-class MarkerPolicy:
+class MarkerPolicy(NamedTuple):
     """What one marker says; None and empty for what it doesn't."""
 
     where: str
     rules: tuple[AllowRule, ...] = ()
     threshold: Threshold | None = None
-    thresholds: Mapping[str, Threshold] = field(default_factory=dict)
+    thresholds: Mapping[str, Threshold] = MappingProxyType({})
     enabled: bool | None = None
     grace: float | None = None
 

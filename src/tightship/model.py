@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 __all__ = [
     "Certainty",
@@ -58,26 +58,54 @@ class Verdict(enum.StrEnum):
     """It fails the test."""
 
 
-@dataclass(slots=True, eq=False)
+# Plain classes where nothing is compared or copied: a dataclass costs each start of pytest
+# about a millisecond.
+
+
 class Owner:
     """Whoever is running when something is made: a test, a fixture, or a block of code.
 
     Compared by identity: two runs of the same test (a rerun, say) are two owners.
+
+    Args:
+        name: the test's or fixture's name as its author wrote it.
+        scope: how long it lives. A test has scope ``function``; `no_leaks` has ``block``.
+        kind: which of the four it is.
+        nodeid: the test (or, for a fixture, the place) it belongs to.
+        parent: for a function-scoped fixture, its test; otherwise None.
     """
 
-    name: str
-    """The test's or fixture's name as its author wrote it."""
-    scope: Scope = "function"
-    """How long it lives. A test has scope ``function``; `no_leaks` has ``block``."""
-    kind: Literal["test", "fixture", "block", "session"] = "test"
-    nodeid: str = ""
-    """The test (or, for a fixture, the place) it belongs to."""
-    parent: Owner | None = None
-    """For a function-scoped fixture, its test; otherwise None."""
-    ended: bool = False
-    """True once its teardown is over: whatever it still holds has outlived it."""
-    reads_log: bool = False
-    """True if it captures the log, and so may want the errors that it finds there."""
+    __slots__ = (
+        "__weakref__",
+        "ended",
+        "kind",
+        "name",
+        "nodeid",
+        "parent",
+        "reads_log",
+        "scope",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        scope: Scope = "function",
+        kind: Literal["test", "fixture", "block", "session"] = "test",
+        nodeid: str = "",
+        parent: Owner | None = None,
+    ) -> None:
+        self.name = name
+        self.scope: Scope = scope
+        self.kind = kind
+        self.nodeid = nodeid
+        self.parent = parent
+        self.ended = False
+        """True once its teardown is over: whatever it still holds has outlived it."""
+        self.reads_log = False
+        """True if it captures the log, and so may want the errors that it finds there."""
+
+    def __repr__(self) -> str:
+        return f"<Owner {self}>"
 
     @property
     def wide(self) -> bool:
@@ -90,8 +118,7 @@ class Owner:
         return self.name
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
+class Site(NamedTuple):
     """A line of somebody's code."""
 
     file: str
@@ -106,18 +133,34 @@ class Site:
         return f"{text}   {self.source}" if self.source else text
 
 
-@dataclass(slots=True)
 class Evidence:
-    """What a probe found out about one survivor, as strings. Gathered only if shown."""
+    """What a probe found out about one survivor, as strings. Gathered only if shown.
 
-    subject: str
-    """What it is, for the first line: ``task 'poll_inventory'``."""
-    facts: list[tuple[str, str]] = field(default_factory=list)
-    """(name, text) pairs, each one line of the report: ``("waiting", "shop/poller.py:58 ...")``."""
-    fix: str = ""
-    """What to write instead, in the words of the API that made it. Empty: taken from the table."""
-    made: Site | None = None
-    """Where it was made, if the probe knows better than the ledger."""
+    Args:
+        subject: what it is, for the first line: ``task 'poll_inventory'``.
+        facts: (name, text) pairs, each one line of the report:
+            ``("waiting", "shop/poller.py:58 ...")``.
+        fix: what to write instead, in the words of the API that made it. Empty: taken from
+            the table.
+        made: where it was made, if the probe knows better than the ledger.
+    """
+
+    __slots__ = ("facts", "fix", "made", "subject")
+
+    def __init__(
+        self,
+        subject: str,
+        facts: list[tuple[str, str]] | None = None,
+        fix: str = "",
+        made: Site | None = None,
+    ) -> None:
+        self.subject = subject
+        self.facts: list[tuple[str, str]] = [] if facts is None else facts
+        self.fix = fix
+        self.made = made
+
+    def __repr__(self) -> str:
+        return f"Evidence({self.subject!r}, {self.facts!r}, {self.fix!r}, {self.made!r})"
 
 
 @dataclass(slots=True)
@@ -184,14 +227,7 @@ class Finding:
             "nodeid": self.nodeid,
             "certainty": str(self.certainty),
             "verdict": str(self.verdict),
-            "made": None
-            if made is None
-            else {
-                "file": made.file,
-                "line": made.line,
-                "function": made.function,
-                "source": made.source,
-            },
+            "made": None if made is None else made._asdict(),
             "facts": [list(f) for f in self.facts],
             "fix": self.fix,
             "parts": list(self.parts),
@@ -226,15 +262,22 @@ def _quote(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-@dataclass(slots=True)
 class Scene:
-    """What a probe may look at when it takes a snapshot."""
+    """What a probe may look at when it takes a snapshot.
 
-    objects: Mapping[type, Sequence[Any]] = field(default_factory=dict)
-    """Objects of the types the probe asked for, born in this window and still alive."""
-    loop: Any = None
-    """The event loop in question, for probes of scope ``loop``; open and not running,
-    or running with the caller inside it."""
+    Args:
+        objects: objects of the types the probe asked for, born in this window and still alive.
+        loop: the event loop in question, for probes of scope ``loop``; open and not running,
+            or running with the caller inside it.
+    """
+
+    __slots__ = ("loop", "objects")
+
+    def __init__(
+        self, objects: Mapping[type, Sequence[Any]] | None = None, loop: Any = None
+    ) -> None:
+        self.objects: Mapping[type, Sequence[Any]] = {} if objects is None else objects
+        self.loop = loop
 
 
 class Probe(Protocol):

@@ -78,8 +78,11 @@ def _rank(file: str) -> int:
     """Tell a file's part in a stack: 0 the project, 1 between, 2 the runner: climb no more."""
     if layer(file) == 0:
         return 0
-    return 2 if "/pluggy/" in file or "/_pytest/" in file else 1
+    return 2 if any(part in file for part in _RUNNERS) else 1
 
+
+#: Above a frame of these stands nobody's code but theirs.
+_RUNNERS = ("/pluggy/", "/_pytest/", "/pytest_asyncio/")
 
 _stdlib = tuple(
     {

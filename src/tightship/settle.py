@@ -9,8 +9,6 @@ for briefly, and wall time is only a cap.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 __all__ = ["NEAR", "QUIET", "Settle"]
 
 #: Seconds without any survivor going away after which waiting is given up.
@@ -21,21 +19,23 @@ NEAR = 0.1
 FREE_TURNS = 8
 
 
-@dataclass(slots=True)
 class Settle:
     """Decides after each look whether to look again.
 
     Args:
         cap: seconds after which it ends in any case.
         started: the clock's reading at the first look.
+        quiet: seconds without progress after which it ends.
     """
 
-    cap: float
-    started: float
-    quiet: float = QUIET
-    turns: int = 0
-    _left: int = field(default=-1)
-    _moved: float = field(default=0.0)
+    def __init__(self, cap: float, started: float, quiet: float = QUIET) -> None:
+        self.cap = cap
+        self.started = started
+        self.quiet = quiet
+        self.turns = 0
+        """Looks so far."""
+        self._left = -1
+        self._moved = 0.0
 
     def again(
         self, left: int, now: float, *, ready: bool, due: float | None = None

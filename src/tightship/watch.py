@@ -7,19 +7,15 @@ end; it answers with findings. It knows nothing of pytest.
 from __future__ import annotations
 
 import gc
-import os
 import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 from . import forks, origin, probes
 from .births import Patcher
-from .explain.remedies import remedy
-from .fingerprint import fingerprint
 from .ledger import LEDGER
 from .model import Certainty, Evidence, Finding, Key, Owner, Scene, Site, Verdict
 from .ownership import CURRENT, current
@@ -39,18 +35,31 @@ clock = time.monotonic
 SLOW_AFTER = 0.02
 
 
-@dataclass(slots=True, eq=False)
 class Survivor:
     """Something that is still there although its owner has ended, or is ending."""
 
-    probe: Any
-    key: Key
-    handle: Any
-    owner: Owner
-    known_owner: bool = True
-    certainty: Certainty = Certainty.STRONG
-    reason: str = ""
-    subject: str = ""
+    __slots__ = (
+        "certainty",
+        "handle",
+        "key",
+        "known_owner",
+        "owner",
+        "probe",
+        "reason",
+        "subject",
+    )
+
+    def __init__(
+        self, probe: Any, key: Key, handle: Any, owner: Owner, known_owner: bool = True
+    ) -> None:
+        self.probe = probe
+        self.key = key
+        self.handle = handle
+        self.owner = owner
+        self.known_owner = known_owner
+        self.certainty = Certainty.STRONG
+        self.reason = ""
+        self.subject = ""
 
 
 class Watch:
@@ -144,8 +153,7 @@ class Watch:
         ticks = [
             p.tick
             for p in self._probes
-            if getattr(p.tick, "__func__", None) is not BaseProbe.tick
-            and p.tick != LEDGER.happened
+            if getattr(p.tick, "__func__", None) is not BaseProbe.tick and p.tick != LEDGER.happened
         ]
         return list(dict.fromkeys(ticks))
 
@@ -834,7 +842,7 @@ class Watch:
                                 "unreachable and never closed: only the garbage collector did",
                             )
                         ],
-                        fix=remedy(kind),
+                        fix=_remedy(kind),
                         tail="was left open by",
                     )
                 )
@@ -873,7 +881,7 @@ class Watch:
                 certainty=s.certainty,
                 made=made,
                 facts=facts,
-                fix=evidence.fix or remedy(probe.kind),
+                fix=evidence.fix or _remedy(probe.kind),
                 reason=s.reason,
                 tail=_TAILS.get(probe.kind, "outlived"),
                 extra={"stack": stack} if stack else {},
@@ -881,6 +889,8 @@ class Watch:
         )
 
     def _finish(self, finding: Finding) -> Finding:
+        from .fingerprint import fingerprint
+
         finding.fingerprint = fingerprint(finding)
         return finding
 
@@ -985,6 +995,12 @@ def _untouchable() -> list[Any]:
     one from there frees it twice, and the next pass over the heap never ends.
     """
     return [m for m in (sys.modules.get("_asyncio"),) if m is not None]
+
+
+def _remedy(kind: str) -> str:
+    from .explain.remedies import remedy
+
+    return remedy(kind)
 
 
 def _ended(owner: Owner) -> bool:

@@ -21,9 +21,7 @@ from ..probes import KINDS
 from ..probes.fdtable import OWN
 from ..probes.foreign import load_all
 from ..probes.tempfiles import ROOTS
-from ..reporters import terminal
 from ..watch import Watch
-from .longrepr import longrepr
 
 __all__ = ["TightshipSession"]
 
@@ -378,6 +376,9 @@ class TightshipSession:
             self.journal = None
 
     def _judge(self, item: pytest.Item, report: pytest.TestReport, state: _State) -> None:
+        from ..reporters import terminal
+        from .longrepr import longrepr
+
         judged = self.policy.judge(
             group(state.findings),
             nodeid=report.nodeid,

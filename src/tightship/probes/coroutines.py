@@ -7,8 +7,7 @@ import itertools
 import warnings
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from ..ledger import LEDGER
 from ..model import Evidence, Key, Owner, Scene, Site
@@ -19,8 +18,7 @@ from .base import BaseProbe, target, weak
 __all__ = ["CoroutineProbe"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Dropped:
+class _Dropped(NamedTuple):
     """A coroutine that died unawaited, as strings."""
 
     name: str

@@ -6,8 +6,7 @@ import itertools
 import re
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from ..ledger import LEDGER
 from ..model import Evidence, Key, Owner, Scene, Site
@@ -20,8 +19,7 @@ from .tasks import _context
 __all__ = ["ExceptionProbe"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Error:
+class _Error(NamedTuple):
     """One call of the loop's exception handler, as strings."""
 
     subject: str
@@ -29,7 +27,7 @@ class _Error:
     text: str
     owner: Owner | None
     made: Site | None
-    facts: list[tuple[str, str]] = field(default_factory=list)
+    facts: tuple[tuple[str, str], ...] = ()
     fix: str = ""
     task: bool = False
     reported: bool = False
@@ -79,7 +77,7 @@ class ExceptionProbe(BaseProbe):
             text=text[:300],
             owner=owner,
             made=_raised(exception),
-            facts=[("error", text[:300])],
+            facts=(("error", text[:300]),),
             fix=(
                 "await the task (or its TaskGroup) so that its exception is seen"
                 if task

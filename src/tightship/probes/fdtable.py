@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
-from ..explain import fds
+from .. import explain
 from ..ledger import LEDGER, Birth
 from ..model import Evidence, Key, Owner, Scene
 from .base import BaseProbe, FdKey, fd_key, target, weak
@@ -242,12 +242,12 @@ class FdKindProbe(BaseProbe):
 
     def label(self, handle: FdHandle) -> str:
         """Return what it points to."""
-        info = fds.classify(handle.fd)
+        info = explain.fds.classify(handle.fd)
         return "?" if info is None else info.kind
 
     def explain(self, handle: FdHandle) -> Evidence:
         """Describe the descriptor."""
-        info = fds.classify(handle.fd)
+        info = explain.fds.classify(handle.fd)
         if info is None:
             return Evidence(f"fd {handle.fd}")
         return Evidence(f"{info.kind} (fd {handle.fd})", [("points to", info.target)])

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from ..explain import fds
+from .. import explain
 from ..ledger import LEDGER, Birth
 from ..model import Evidence
 from ..origin import shorten
@@ -57,7 +57,7 @@ class FileProbe(FdKindProbe):
 
     def explain(self, handle: FdHandle) -> Evidence:
         """Say path and mode."""
-        info = fds.classify(handle.fd)
+        info = explain.fds.classify(handle.fd)
         path = _path(handle)
         what = "directory" if info and info.kind == "dir" else "file"
         mode = {"r": "for reading", "w": "for writing", "rw": "for reading and writing"}.get(
@@ -79,7 +79,7 @@ def _raw(file: Any) -> Any:
 
 
 def _path(handle: FdHandle) -> str:
-    info = fds.classify(handle.fd)
+    info = explain.fds.classify(handle.fd)
     if info is not None and info.target:
         return info.target
     obj = target(handle.holder) if handle.holder is not None else None

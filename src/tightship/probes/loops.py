@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from ..explain import fds
+from .. import explain
 from ..ledger import LEDGER
 from ..model import Evidence, Key
 from ..runtimes.loops import is_uvloop
@@ -64,6 +64,6 @@ def _of_libuv() -> Iterable[Key]:
     """Name descriptors that C code made of the sorts that libuv makes for a loop."""
     for key, fd, _ in TABLE.entries():
         if LEDGER.of_fd(fd, (key[2], key[3])) is None:
-            info = fds.classify(fd)
+            info = explain.fds.classify(fd)
             if info is not None and info.kind in ("pipe", "epoll", "eventfd", "io_uring"):
                 yield key

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
-from ..explain import await_chain
+from .. import explain
 from ..ledger import LEDGER
 from ..model import Evidence, Key, Owner, Scene, Site
 from ..ownership import current, of_context
@@ -18,8 +17,7 @@ from .tasks import TOLD, _context, _made, _name
 __all__ = ["LostTaskProbe"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Lost:
+class _Lost(NamedTuple):
     """A task that is no more, as strings."""
 
     name: str
@@ -58,7 +56,7 @@ class LostTaskProbe(BaseProbe):
             return
         # The collector may have closed the coroutine before the task: then it says nothing.
         frame = getattr(task.get_coro(), "cr_frame", None)
-        waiting = await_chain.format_waiting(task) if frame is not None else ""
+        waiting = explain.await_chain.format_waiting(task) if frame is not None else ""
         lost = _Lost(_name(task), waiting, _made(task), owner)
         LEDGER.events += 1
         self._lost["lost", next(self._numbers)] = lost

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
-from ..explain import processes
+from .. import explain
 from ..ledger import LEDGER, Birth
 from ..model import Evidence, Key, Scene
 from .base import BaseProbe, digits, fd_key, target, weak
@@ -143,7 +143,7 @@ class ProcessProbe(BaseProbe):
         obj = target(handle.holder) if handle.holder is not None else None
         if obj is not None and hasattr(obj, "_parent_pid"):
             return digits(str(obj.name))
-        info = processes.describe(handle.pid)
+        info = explain.processes.describe(handle.pid)
         return "?" if info is None else _program(info.command)
 
     def covers(self, handle: _Child) -> Iterable[Key]:
@@ -170,7 +170,7 @@ class ProcessProbe(BaseProbe):
 
     def explain(self, handle: _Child) -> Evidence:
         """Say command line and state."""
-        info = processes.describe(handle.pid)
+        info = explain.processes.describe(handle.pid)
         if info is None:
             return Evidence(f"process {handle.pid}")
         what = "zombie process" if info.state == "zombie" else "process"

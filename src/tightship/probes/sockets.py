@@ -6,7 +6,7 @@ import stat
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from ..explain import fds
+from .. import explain
 from ..ledger import LEDGER
 from ..model import Evidence
 from .base import target
@@ -36,7 +36,7 @@ class SocketProbe(FdKindProbe):
 
     def label(self, handle: FdHandle) -> str:
         """Return family and role, without addresses that change from run to run."""
-        text = fds.describe_socket(handle.fd)
+        text = explain.fds.describe_socket(handle.fd)
         role = "listening" if "listening" in text else "connected" if "->" in text else ""
         if "socketpair" in text:
             role = "pair"
@@ -45,7 +45,7 @@ class SocketProbe(FdKindProbe):
 
     def explain(self, handle: FdHandle) -> Evidence:
         """Say both addresses."""
-        evidence = Evidence(f"socket {fds.describe_socket(handle.fd)}")
+        evidence = Evidence(f"socket {explain.fds.describe_socket(handle.fd)}")
         obj = target(handle.holder) if handle.holder is not None else None
         evidence.facts.append(("fd", str(handle.fd)))
         if obj is None:

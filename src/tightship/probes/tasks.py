@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from contextvars import Context
 from typing import Any, ClassVar, Literal
 
-from ..explain import await_chain
+from .. import explain
 from ..model import Evidence, Key, Owner, Scene, Site
 from ..origin import layer, site_at
 from ..ownership import of_context
@@ -89,14 +89,14 @@ class TaskProbe(BaseProbe):
             return Evidence("a task that is gone")
         name = _name(task)
         evidence = Evidence(f"task {name.rpartition('.<locals>.')[2]!r}", made=_made(task))
-        evidence.facts.append(("waiting", await_chain.format_waiting(task)))
-        what = await_chain.waiting(task)[1]
+        evidence.facts.append(("waiting", explain.await_chain.format_waiting(task)))
+        what = explain.await_chain.waiting(task)[1]
         if what:
             evidence.facts.append(("for", what))
         own = str(getattr(task, "get_name", str)())
         if own and not re.fullmatch(r"Task-\d+|None", own):  # an eager task may be called None
             evidence.facts.append(("name", own))
-        if by := await_chain.awaited_by(task):
+        if by := explain.await_chain.awaited_by(task):
             evidence.facts.append(("awaited by", ", ".join(by)))
         cancelling = getattr(task, "cancelling", int)()
         if cancelling:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from ..explain import stacks
+from .. import explain
 from ..model import Evidence, Key, Scene
 from .base import BaseProbe, digits, target, weak
 
@@ -76,9 +76,9 @@ class ThreadProbe(BaseProbe):
         daemon = ", daemon" if thread.daemon else ""
         evidence = Evidence(f"thread {_label(thread)!r}")
         evidence.facts.append(("name", f"{thread.name} (ident {thread.ident}{daemon})"))
-        stack = stacks.thread_stack(thread.ident)
+        stack = explain.stacks.thread_stack(thread.ident)
         if stack:
-            evidence.facts.append(("running", stacks.format_stack(stack, 6)))
+            evidence.facts.append(("running", explain.stacks.format_stack(stack, 6)))
         if not thread.daemon:
             evidence.facts.append(("beware", "not a daemon: Python cannot exit while it runs"))
         return evidence

@@ -10,8 +10,7 @@ import itertools
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from ..ledger import LEDGER
 from ..model import Evidence, Key, Owner, Scene
@@ -23,8 +22,7 @@ from .complaints import listen
 __all__ = ["UNCLOSED", "UnclosedProbe", "described", "pid_of", "without_address"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Unclosed:
+class _Unclosed(NamedTuple):
     """An object that is no more, as strings."""
 
     text: str
