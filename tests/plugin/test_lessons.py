@@ -31,3 +31,66 @@ def test_the_watchdog_of_faulthandler_is_no_thread_of_the_test(suite: Any) -> No
         name: [("file", "fail")]
         for name in (*(f"test_leaks[{n}]" for n in range(3)), "test_own_watchdog", "test_after")
     }
+
+
+ANYIO = """
+import asyncio
+import pytest
+
+KEPT = []
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+class TestRunner:
+    async def _run_tests_and_fixtures(self):
+        await asyncio.sleep(3600)
+
+@pytest.mark.anyio
+async def test_clean():
+    pass
+
+@pytest.mark.anyio
+async def test_leaks_one_of_the_same_name():
+    KEPT.append(asyncio.create_task(TestRunner()._run_tests_and_fixtures()))
+    await asyncio.sleep(0)
+"""
+
+
+def test_the_task_that_runs_anyios_tests_is_no_finding_at_all(suite: Any) -> None:
+    """It is there in each of these tests: to allow it each time cost more than the test."""
+    ran = suite(ANYIO, "-p", "no:asyncio", status=1)
+    assert ran.verdicts("test_clean") == []
+    assert ran.verdicts("test_leaks_one_of_the_same_name") == [("task", "fail")]
+
+
+CLOSED = """
+import asyncio
+
+KEPT = []
+
+async def never():
+    await asyncio.sleep(3600)
+
+def test_clean():
+    # As tornado's SelectorThread.close: a task that never ran, without its coroutine.
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(never())
+    task._log_destroy_pending = False
+    task.cancel()
+    task.get_coro().close()
+    loop.close()
+
+def test_leak():
+    loop = asyncio.new_event_loop()
+    KEPT.append(loop.create_task(never()))
+    loop.close()
+"""
+
+
+def test_a_task_whose_coroutine_was_closed_is_not_stepped(suite: Any) -> None:
+    """A turn of its loop would raise in it, and the error would be Tightship's doing."""
+    ran = suite(CLOSED, status=1)
+    assert ran.verdicts("test_clean") == []
+    assert ran.verdicts("test_leak") == [("task", "fail")]
