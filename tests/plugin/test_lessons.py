@@ -94,3 +94,24 @@ def test_a_task_whose_coroutine_was_closed_is_not_stepped(suite: Any) -> None:
     ran = suite(CLOSED, status=1)
     assert ran.verdicts("test_clean") == []
     assert ran.verdicts("test_leak") == [("task", "fail")]
+
+
+CURRENT_LOOP = """
+import asyncio
+
+async def test_that_makes_the_fixture_of_the_policy():
+    pass
+
+def test_sets_a_loop():
+    asyncio.set_event_loop(asyncio.new_event_loop())
+
+async def test_last():
+    pass
+"""
+
+
+def test_the_current_loop_is_not_the_event_loop_policys(suite: Any) -> None:
+    """pytest-asyncio has the policy as a session fixture: it would answer for every loop set."""
+    ran = suite(CURRENT_LOOP, status=1)
+    assert ran.verdicts("test_sets_a_loop") == [("loop", "fail")]
+    assert ran.verdicts("test_last") == []
