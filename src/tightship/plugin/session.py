@@ -63,6 +63,7 @@ class TightshipSession:
         self._parsed: dict[tuple[int, str], tuple[pytest.Mark, MarkerPolicy]] = {}
         self._parent: pytest.Item | pytest.Collector | None = None
         self._parent_marked = False
+        self._of_workers: list[Finding] = []
         self._judged: list[tuple[pytest.TestReport, list[Finding]]] = []
         self._outcome = "passed"
         self._seconds = 0.0
@@ -455,7 +456,7 @@ class TightshipSession:
                         "event": "end",
                         "status": int(session.exitstatus),
                         "tests": self.tests,
-                        "findings": [f.to_dict() for f in late],
+                        "findings": [f.to_dict() for f in (*late, *self._of_workers)],
                         "faults": self.faults,
                     }
                 )
@@ -511,7 +512,9 @@ class TightshipSession:
         if output:
             self.faults.update(output["faults"])
             self.policy.merge_usage(output["usage"])
-            self.findings += [Finding.from_dict(d) for d in output["findings"]]
+            late = [Finding.from_dict(d) for d in output["findings"]]
+            self._of_workers += late
+            self.findings += late
             self._outlived(output["still"])
             self.complete = self.complete and output["complete"]
             self.bad_markers = self.bad_markers or output["bad_markers"]
