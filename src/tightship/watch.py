@@ -23,7 +23,7 @@ from .probes import fdtable
 from .probes.base import BaseProbe
 from .probes.coroutines import WATCHED
 from .probes.unclosed import UNCLOSED, described, pid_of
-from .runtimes import anyio_runner, loops, threads
+from .runtimes import anyio_runner, loops, threads, trio_fixtures
 from .settle import Settle
 from .window import Garbage, Window, resolve
 
@@ -124,6 +124,7 @@ class Watch:
             fdtable.TABLE.open()
         threads.install(self.patch)
         anyio_runner.install(self.patch)
+        trio_fixtures.install(self.patch)
         self.loops.install(self.patch, self._loop_closing)
         self.window.install(self.patch)
         for kind in probes.PROCESS:
