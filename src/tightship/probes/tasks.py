@@ -35,7 +35,7 @@ class TaskProbe(BaseProbe):
         before = sys.get_coroutine_origin_tracking_depth()
         if before == 0:
             sys.set_coroutine_origin_tracking_depth(1)
-            patch._stack.callback(sys.set_coroutine_origin_tracking_depth, before)
+            patch.on_undo(lambda: sys.set_coroutine_origin_tracking_depth(before))
 
     def snapshot(self, scene: Scene) -> Mapping[Key, Any]:
         """Return the loop's pending tasks, without those that are nobody's leak."""
