@@ -76,7 +76,9 @@ class FdTable:
         if st.st_ino != self._identity[1]:
             return self._reopened()
         count = st.st_size if self._exact else len(self.numbers())
-        return (count, LEDGER.fresh_fds()) if LEDGER._fresh else count
+        if LEDGER._fresh and (fresh := LEDGER.fresh_fds()):
+            return (count, fresh)
+        return count
 
     def _reopened(self) -> int:
         # Somebody closed all descriptors, ours among them (os.closerange).
