@@ -115,3 +115,36 @@ def test_the_current_loop_is_not_the_event_loop_policys(suite: Any) -> None:
     ran = suite(CURRENT_LOOP, status=1)
     assert ran.verdicts("test_sets_a_loop") == [("loop", "fail")]
     assert ran.verdicts("test_last") == []
+
+
+INNER = """
+import socket
+
+KEPT = []
+
+def test_leak(pytester):
+    KEPT.append(socket.socket())
+    pytester.makepyfile("def test_inner(): pass")
+    pytester.makepyprojecttoml(
+        "[tool.pytest.ini_options]\\nasyncio_default_fixture_loop_scope = 'function'"
+    )
+    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+def test_clean(pytester):
+    with socket.socket():
+        pytester.makepyfile("def test_inner(): pass")
+"""
+
+
+def test_a_run_inside_a_test_hides_no_object(suite: Any) -> None:
+    """The inner run's window breaks the outer one: objects are found by their births then.
+
+    So the line of birth is told, and that a global holds it; and what a plugin of the inner run
+    left is known (pytest-rerunfailures listens).
+    """
+    ran = suite(INNER, "-p", "pytester", status=0)
+    (finding,) = (f for f in ran.tests["test_leak"]["findings"] if f["verdict"] != "allowed")
+    assert (finding["kind"], finding["verdict"]) == ("socket", "note")
+    assert "module test_it" in finding["reason"]
+    assert finding["made"]["source"].startswith("KEPT.append(")
+    assert ran.tests["test_clean"]["findings"] == []
