@@ -24,6 +24,7 @@ FLOORS = (
         "known",
         "policy",
         "fingerprint",
+        "garbage",
         "journal",
     },
     {"births", "window", "probes", "runtimes", "explain", "reporters"},
