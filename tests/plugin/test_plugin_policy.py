@@ -299,6 +299,21 @@ class TestMany:
     assert ran.text.count("did you mean 'task'?") == 1, ran.text
 
 
+@pytest.mark.parametrize("xdist", [(), ("-n1",)], ids=["alone", "xdist"])
+def test_a_bad_marker_that_comes_too_late_is_named_and_ignored(suite, xdist):
+    """Added while its test runs, it cannot be refused at the start, and is no fault of ours."""
+    source = f"""{ONE}
+def test_late(request):
+    request.node.add_marker(pytest.mark.tightship(allow="sockte:*", reason="r"))
+    leak()
+"""
+    ran = suite(source, *xdist, status=1)
+    assert ran.failed == {"test_late"}
+    (line,) = [x for x in ran.section.splitlines() if x.startswith("IGNORED ")]
+    assert "did you mean 'socket'" in line
+    assert "FAULT" not in ran.section
+
+
 def test_a_markers_grace_is_the_cap_of_its_test(suite):
     """With a grace of nothing, what needs a moment is a leak; else it is only slow."""
     ran = suite(

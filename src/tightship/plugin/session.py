@@ -59,6 +59,8 @@ class TightshipSession:
         self.complete = True
         """False once anything kept a test from running."""
         self.bad_markers: list[str] = []
+        self.mistakes: dict[str, None] = {}
+        """Markers that came too late to be refused, as messages."""
         self._owners: dict[Any, Owner] = {}
         self._parsed: dict[tuple[int, str], tuple[pytest.Mark, MarkerPolicy]] = {}
         self._parent: pytest.Item | pytest.Collector | None = None
@@ -195,7 +197,7 @@ class TightshipSession:
             try:
                 found.append(self._parse(node, mark))
             except ConfigError as exc:  # a marker added while the test ran
-                self._fault("marker", exc)
+                self.mistakes[str(exc)] = None
         return found
 
     def _watched(self, item: pytest.Item) -> bool:
@@ -480,6 +482,7 @@ class TightshipSession:
             "still": self._still(),
             "complete": self.complete,
             "bad_markers": self.bad_markers,
+            "mistakes": self.mistakes,
         }
 
     def _still(self) -> list[tuple[str, str, int, str]]:
@@ -518,6 +521,7 @@ class TightshipSession:
             self._outlived(output["still"])
             self.complete = self.complete and output["complete"]
             self.bad_markers = self.bad_markers or output["bad_markers"]
+            self.mistakes.update(output["mistakes"])
         elif error:
             self.complete = False
 

@@ -45,9 +45,8 @@ def write(session: TightshipSession, reporter: Any) -> None:
             first = "ERROR: " if line.startswith("tightship:") else ""
             reporter.write_line(first + line, red=True)
         return
-    if not (findings or session.faults or unused or expired):
-        return
-    if not (failing or notes or session.faults or unused or expired) and verbose < 1:
+    more = session.faults or session.mistakes or unused or expired
+    if not (failing or notes or more or (allowed and verbose >= 1)):
         return
     # Else the first line would be broken where pytest's progress ended without a failure.
     reporter.ensure_newline()
@@ -65,6 +64,9 @@ def write(session: TightshipSession, reporter: Any) -> None:
         reporter.write_line(
             f"allow rule {rule.kind}:{rule.label} ({rule.where}) was never used: remove it?"
         )
+    for mistake in session.mistakes:
+        reporter.write("IGNORED ", yellow=True)
+        reporter.write_line(f"a marker that was added while its test ran: {mistake}")
     for part, text in session.faults.items():
         reporter.write("FAULT ", yellow=True)
         reporter.write_line(
