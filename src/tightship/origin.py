@@ -130,7 +130,7 @@ def shorten(path: str) -> str:
 
 def layer(path: str) -> int:
     """Tell whose code a file is: 0 the project's, 1 a library's, 2 the runtime's or ours."""
-    if path.startswith((_own, "<")):
+    if path.startswith((_own, "<", "uvloop/")):  # the last as Cython names its sources
         return 2
     if path.startswith(_site) or "/site-packages/" in path or "/dist-packages/" in path:
         name = path.rsplit("-packages/", 1)[-1]

@@ -49,7 +49,6 @@ async def test_of_asyncio(asyncios):
 
 async def test_dropped():
     await asyncio.create_subprocess_exec("sleep", "20")  # born
-    asyncio.get_running_loop().kept = process
 
 
 @pytest.fixture

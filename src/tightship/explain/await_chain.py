@@ -256,9 +256,7 @@ def _what(walk: _Walk, waiter: object, in_task: bool) -> tuple[object, str]:
 
 
 def _plumbing(frame: FrameType) -> bool:
-    # uvloop compiles its file names without a folder that would tell whose they are.
-    file = frame.f_code.co_filename
-    return layer(file) == 2 or file.startswith("uvloop/")
+    return layer(frame.f_code.co_filename) == 2
 
 
 def _wait_for_task(frame: FrameType) -> object:

@@ -10,7 +10,6 @@ process itself) later are covered by it.
 from __future__ import annotations
 
 import gc
-import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
@@ -18,13 +17,11 @@ from ..ledger import LEDGER, Birth
 from ..model import Key, Owner, Scene
 from ..ownership import current
 from ..runtimes.chains import after_await, note
+from ..runtimes.loops import CHILDREN
 from .base import fd_key, target, weak
 from .processes import ProcessProbe, _Child
 
 __all__ = ["ChildProbe", "by_pid", "closing", "of_loop", "parts", "pipes"]
-
-#: asyncio's subprocess transports, open or not: a loop keeps no list of them.
-_TRANSPORTS: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class ChildProbe(ProcessProbe):
@@ -38,7 +35,7 @@ class ChildProbe(ProcessProbe):
 
         def born(transport: Any) -> None:
             note(transport, skip=2)
-            _TRANSPORTS.add(transport)
+            CHILDREN.add(transport)
 
         def of_uvloop(result: Any, birth: Birth) -> None:
             transport = result[0]
@@ -93,13 +90,13 @@ def closing(loop: Any) -> bool:
 def of_loop(scene: Scene) -> list[Any]:
     """Return the subprocess transports of a loop: asyncio's, and uvloop's from the window."""
     listed = [t for found in scene.objects.values() for t in found if _is_process(t)]
-    listed += list(_TRANSPORTS)
+    listed += list(CHILDREN)
     return [t for t in listed if _loop(t) is scene.loop]
 
 
 def by_pid() -> dict[int, Any]:
     """Return asyncio's subprocess transports that are still there, by their child."""
-    return {t.get_pid(): t for t in list(_TRANSPORTS) if t.get_pid()}
+    return {t.get_pid(): t for t in list(CHILDREN) if t.get_pid()}
 
 
 def _is_process(transport: Any) -> bool:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..births import Patcher
 
 __all__ = [
+    "CHILDREN",
     "Loops",
     "context_of",
     "default_executor",
@@ -37,6 +38,10 @@ __all__ = [
     "selector_entries",
     "turn",
 ]
+
+
+#: asyncio's subprocess transports, open or not: a loop keeps no list of them.
+CHILDREN: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class Loops:
@@ -235,6 +240,8 @@ def selector_entries(loop: Any) -> list[tuple[int, Any, Any]]:
 
 def is_quiet(loop: Any) -> bool:
     """Tell in a microsecond that a loop holds nothing at all: no need to look closer."""
+    if CHILDREN.data and any(t._loop is loop for t in list(CHILDREN)):
+        return False
     try:
         if loop._scheduled or loop._asyncgens.data or len(loop._selector._fd_to_key) > 1:
             return False
