@@ -331,10 +331,7 @@ class Recorder:
         if hasattr(report, "wasxfail"):
             outcome = "xfailed" if report.skipped else "xpassed"
         text = report.longreprtext if report.failed else ""
-        findings = getattr(report, "tightship", [])
-        self.write(
-            id=report.nodeid, when=report.when, outcome=outcome, text=text, findings=findings
-        )
+        self.write(id=report.nodeid, when=report.when, outcome=outcome, text=text)
 
 
 def pytest_configure(config):
@@ -360,7 +357,7 @@ class Outcomes:
     tests: dict[str, str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     findings: dict[str, list[Finding]] = field(default_factory=dict)
-    """Tightship's, as its reports carry them; also those that failed nothing."""
+    """Tightship's, as its journal has them; also those that failed nothing."""
     loaded: bool = False
     """Whether pytest had Tightship among its plugins."""
 
@@ -484,7 +481,9 @@ class Bench:
 
     def outcomes(self, suite: Suite, source: Path, python: Path, variant: str) -> Outcomes:
         record = self.runs / f"{suite.name}-{variant}.jsonl"
-        record.unlink(missing_ok=True)
+        journal = self.runs / f"{suite.name}-journal.jsonl"
+        for path in (record, journal):
+            path.unlink(missing_ok=True)
         plugin_folder = self.tightship if variant == "tightship" else self.empty
         folders = [str(self.recorder), str(plugin_folder)]
         if suite.pythonpath:
@@ -499,13 +498,17 @@ class Bench:
         command = [
             *(str(python), "-m", "pytest", "-p", "bench_recorder", "-p", plugin),
             *COMMON_ARGUMENTS,
+            *([] if variant == "bare" else [f"--tightship-journal={journal}"]),
             *suite.arguments,
             *deselect,
             *suite.paths,
         ]
         run = run_measured(command, cwd=source, env=env, timeout=self.timeout)
         (self.runs / f"{suite.name}-{variant}.log").write_text(run.output, encoding="utf-8")
-        return read_outcomes(run, record)
+        outcomes = read_outcomes(run, record)
+        if journal.is_file():
+            outcomes.findings = read_findings(journal)
+        return outcomes
 
     def prepare(self, suite: Suite) -> tuple[Path, Path]:
         """Return the unpacked sdist and the interpreter of a virtual environment for it."""
@@ -609,8 +612,15 @@ def add_report(outcomes: Outcomes, report: Mapping[str, Any]) -> None:
     outcomes.tests[test] = max(known, outcome, key=SEVERITY.index)
     if report["text"]:
         outcomes.texts.setdefault(test, report["text"])
-    if report.get("findings"):
-        outcomes.findings.setdefault(test, []).extend(report["findings"])
+
+
+def read_findings(journal: Path) -> dict[str, list[Finding]]:
+    findings: dict[str, list[Finding]] = {}
+    with journal.open(encoding="utf-8") as lines:
+        for record in map(json.loads, lines):
+            if record["event"] == "test" and record["findings"]:
+                findings.setdefault(record["nodeid"], []).extend(record["findings"])
+    return findings
 
 
 def first_line(text: str) -> str:

@@ -106,6 +106,10 @@ class Patcher:
 
         self._stack.callback(undo)
 
+    def on_undo(self, callback: Callable[[], object]) -> None:
+        """Call something when everything is taken back."""
+        self._stack.callback(callback)
+
     def after_method(self, cls: type, name: str, after: Callable[[Any], object]) -> None:
         """Call ``after(self)`` whenever the method ``cls.name`` has returned."""
         original = getattr(cls, name)

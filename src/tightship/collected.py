@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from . import origin
+from .garbage import Garbage
 from .looking import Looking
 from .model import Certainty, Finding, Key, Owner
 from .probes.unclosed import UNCLOSED, described, pid_of
 from .reported import Reported
 from .telling import finding_of
-from .window import Garbage
 
 __all__ = ["findings_of"]
 

@@ -1,27 +1,41 @@
-"""Whether this is still the process that a watch was installed in.
+"""Forks of this process, told by Python itself.
 
-A forked child runs on with our hooks, and must neither report nor undo anything. Asking
-`os.getpid` for every test would cost a system call; Python tells of its own forks for nothing.
+Replacing `os.fork` would make our line the one that a warning about it names (Python 3.12 and
+later warn of forks in programs with threads), and would miss `os.forkpty`. Python calls us
+instead: in the child, where a watch goes on with all its hooks and must neither report nor undo
+anything, and in the parent, where a child was born.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
-__all__ = ["depth"]
+__all__ = ["IN_PARENT", "depth"]
+
+#: Called in the parent, on the line that forked, once the child runs.
+IN_PARENT: list[Callable[[], None]] = []
 
 _depth = 0
 
 
 def depth() -> int:
-    """Return how many forks lie between this process and the one that imported us."""
+    """Return how many forks lie between this process and the one that imported us.
+
+    Cheaper than `os.getpid`, which is a system call: this is asked for every test.
+    """
     return _depth
 
 
-def _forked() -> None:
+def _in_child() -> None:
     global _depth
     _depth += 1
 
 
+def _in_parent() -> None:
+    for callback in IN_PARENT:
+        callback()
+
+
 if hasattr(os, "register_at_fork"):  # not on Windows, where nobody forks
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(after_in_child=_in_child, after_in_parent=_in_parent)

@@ -47,12 +47,6 @@ _DEBUGGER = "part of the debugger that is attached"
 KNOWN: tuple[Known, ...] = (
     Known(
         "task",
-        "TestRunner._run_tests_and_fixtures",
-        "anyio's pytest plugin runs tests and fixtures in this task, and ends it itself",
-        module="anyio",
-    ),
-    Known(
-        "task",
         "_shutdown_process_pool_on_exit",
         "anyio ends its pool of worker processes when the loop cancels this task at its close",
         module="anyio",
@@ -158,6 +152,13 @@ KNOWN: tuple[Known, ...] = (
         "OpenTelemetry's metric reader, ended at exit",
         module="opentelemetry",
     ),
+    Known(
+        "thread",
+        "_ChannelShutdownManager._run_safe_shutdown_loop",
+        "pycares destroys its channels in this thread: one per process, kept until it ends",
+        module="pycares",
+        count=1,
+    ),
     Known("thread", "pydevd.*", _DEBUGGER),
     Known("thread", "debugpy.*", _DEBUGGER, module="debugpy"),
     Known("thread", "*", "pytest-xdist's connection to its workers", made="execnet/*"),
@@ -239,6 +240,33 @@ KNOWN: tuple[Known, ...] = (
         "null",
         "libuv holds a descriptor in reserve: made with a uvloop loop's first stream",
         module="uvloop",
+        unseen=True,
+        count=1,
+    ),
+    *(
+        Known(
+            "fd",
+            label,
+            "gevent's hub: made at the first use of a thread, kept as long as that",
+            module="gevent",
+            unseen=True,
+            count=1,
+        )
+        for label in ("epoll", "eventfd", "timerfd", "io_uring")
+    ),
+    Known(
+        "pipe",
+        "*",
+        "Twisted's global reactor: made when it is imported, kept for ever",
+        module="twisted.internet.reactor",
+        made="twisted/internet/reactor.py",
+        count=2,
+    ),
+    Known(
+        "fd",
+        "epoll",
+        "Twisted's global reactor: made when it is imported, kept for ever",
+        module="twisted.internet.epollreactor",
         unseen=True,
         count=1,
     ),

@@ -209,7 +209,8 @@ def group(findings: Iterable[Finding]) -> list[Finding]:
     """Merge equal findings: their counts are added, everything else is the first one's.
 
     Equal are those of the same kind, label, owner, line of birth, certainty and verdict, whose
-    subjects differ in digits at most. The time of slow closers is the longest.
+    subjects differ in digits at most. What different libraries made for one line stays apart: one
+    may be known, and must not hide or blame the other. The time of slow closers is the longest.
     """
     from .fingerprint import erase_digits
 
@@ -223,6 +224,7 @@ def group(findings: Iterable[Finding]) -> list[Finding]:
             erase_digits(f.subject),
             f.certainty,
             f.verdict,
+            next((str(x).rpartition(":")[0] for x in f.extra.get("stack") or ()), ""),
         )
         first = merged.get(key)
         merged[key] = (

@@ -25,13 +25,13 @@ from .probes import fdtable
 from .probes.coroutines import WATCHED
 from .reported import Reported, told_by
 from .roster import Roster
-from .runtimes import anyio_runner, loops, threads
+from .runtimes import anyio_runner, loops, threads, trio_fixtures
 from .survivors import Survivor, waits_for
 
 if TYPE_CHECKING:
+    from .garbage import Garbage
     from .judging import Judging
     from .telling import Telling
-    from .window import Garbage
 
 __all__ = ["Watch"]
 
@@ -101,6 +101,7 @@ class Watch:
             fdtable.TABLE.open()
         threads.install(self.patch)
         anyio_runner.install(self.patch)
+        trio_fixtures.install(self.patch)
         self.loops.install(self.patch, self._loop_closing)
         self.window.install(self.patch)
         self.roster.install(self.patch)
@@ -266,7 +267,7 @@ class Watch:
     def _end(self, owner: Owner, survivors: list[Survivor]) -> list[Finding]:
         findings, self._early = self._early, []
         streams_told = bool(findings)
-        garbage = self.window.collect(LEDGER.of_dying)
+        garbage = self.window.collect()
         objects = self.looking.census()
         if (
             not self.looking.hits(objects)

@@ -25,7 +25,10 @@ import types
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
+
+from .garbage import Garbage, Hearing, sort_out
+from .ledger import LEDGER
 
 __all__ = ["AVAILABLE", "Garbage", "Window", "blind_spots"]
 
@@ -46,19 +49,6 @@ GUARDED = ("collect", "freeze", "unfreeze", "get_objects", "get_referrers", "get
 
 #: No freezing on PyPy; on free-threaded builds it would stop the world for the whole heap.
 AVAILABLE = sys.implementation.name == "cpython" and getattr(sys, "_is_gil_enabled", lambda: True)()
-
-
-class Garbage(NamedTuple):
-    """Something that only the collector closed."""
-
-    type_name: str
-    module: str
-    text: str
-    source: int
-    """``id`` the object had, for the ledger's graveyard."""
-    birth: Any
-    program: str = ""
-    """What a child process runs, if the object says so."""
 
 
 class _Canary:
@@ -88,15 +78,31 @@ class Window:
         """Whether the program itself wants its heap frozen; None until that was looked at."""
         self._wanted: frozenset[type] = frozenset()
         self._dull: set[type] = set()
+        self._garbage: list[Garbage] = []
         self._earlier: list[tuple[type, weakref.ref[Any] | None, int]] = []
         self._outer: Window | None = None
+        self._hearing: Hearing | None = None
+        self._warned: Any = None
+        self._listener = self._collector_runs
         self.looking = False
         """True while Tightship itself looks around: the guards step aside."""
+        self.paused = False
+        """True while everything is together for somebody's call of a guarded function."""
 
     def install(self, patch: Any) -> None:
         """Guard the collector's functions against what a window hides."""
+        outer = Window.current
+        if outer is not None and outer.is_open:
+            # Whoever runs inside a test will collect, too: what is garbage now is the test's.
+            outer._garbage += outer.collect()
         for name in GUARDED:
             patch.set(gc, name, _Guard(getattr(gc, name)))
+        gc.callbacks.append(self._listener)
+        patch.on_undo(self._unlisten)
+
+    def _unlisten(self) -> None:
+        if self._listener in gc.callbacks:
+            gc.callbacks.remove(self._listener)
 
     def pause(self) -> None:
         """Put everything together for a moment; remember what was born so far."""
@@ -111,6 +117,7 @@ class Window:
                 except TypeError:
                     ref = None
                 self._earlier.append((kind, ref, id(obj)))
+        self.paused = True
         _unfreeze()
 
     def resume(self, called: str) -> None:
@@ -120,6 +127,7 @@ class Window:
         elif called == "unfreeze":
             self.keep_frozen = False
         _freeze()
+        self.paused = False
 
     def open(self) -> None:
         """Set everything older aside."""
@@ -135,6 +143,7 @@ class Window:
             outer.pause()
             self._outer = outer
         self._earlier.clear()
+        self._warned = warnings._showwarnmsg_impl  # type: ignore[attr-defined]
         _freeze()
         self.is_open = True
         Window.current = self
@@ -151,14 +160,34 @@ class Window:
         if wanted is not self._wanted:
             self._wanted = wanted
             self._dull.clear()
-        kinds = set(map(type, _get_objects()))
-        if self._earlier or not (kinds <= self._dull or self._all_dull(kinds - self._dull)):
+        if self._earlier or self._garbage:
             return False
-        if _GENERATIONS and not _get_count()[2]:
-            _collect(1)
-        else:
-            _collect()
+        kinds = set(map(type, _get_objects()))
+        if not (kinds <= self._dull or self._all_dull(kinds - self._dull)):
+            return False
+        self._sweep()
         return True
+
+    def _sweep(self) -> None:
+        """Collect what was born in the window.
+
+        It lies in the two young generations unless the collector promoted some meanwhile:
+        freezing has set its counts to zero. A full collection would also empty the
+        interpreter's free lists.
+        """
+        callbacks = gc.callbacks
+        # Ours is for what others collect.
+        ours = bool(callbacks) and callbacks[-1] is self._listener
+        if ours:
+            callbacks.pop()
+        try:
+            if _GENERATIONS and not _get_count()[2]:
+                _collect(1)
+            else:
+                _collect()
+        finally:
+            if ours:
+                callbacks.append(self._listener)
 
     def _all_dull(self, kinds: set[type]) -> bool:
         for kind in kinds:
@@ -173,34 +202,56 @@ class Window:
                 self._dull.add(kind)
         return True
 
-    def collect(self, birth_of: Any) -> list[Garbage]:
+    def collect(self, birth_of: Callable[[object], Any] = LEDGER.of_dying) -> list[Garbage]:
         """Collect what the window holds; return what died unclosed by the collector alone."""
         if not self.is_open:
             return []
-        log: list[Any] = []
-        # What `warnings.catch_warnings(record=True)` does, without its price: it would make
-        # every module forget which warnings it showed already.
-        hook, filters = sys.unraisablehook, warnings.filters
-        show, show_impl = warnings.showwarning, warnings._showwarnmsg_impl  # type: ignore[attr-defined]
-        warnings.showwarning = warnings._showwarning_orig  # type: ignore[attr-defined]
-        warnings._showwarnmsg_impl = log.append  # type: ignore[attr-defined]
-        warnings.filters = [_ALWAYS, *filters]
-        sys.unraisablehook = _quiet
-        _quiet.hook = hook  # type: ignore[attr-defined]
+        garbage, self._garbage = self._garbage, []
+        looking, self.looking = self.looking, True
+        hearing = Hearing()
         try:
-            # Whatever was born in the window lies in the two young generations unless the
-            # collector promoted some meanwhile: freezing has set its counts to zero. A full
-            # collection would also empty the interpreter's free lists.
-            if _GENERATIONS and not _get_count()[2]:
-                _collect(1)
-            else:
-                _collect()
+            self._sweep()
         finally:
-            sys.unraisablehook = hook
-            warnings.filters = filters
-            warnings._showwarnmsg_impl = show_impl  # type: ignore[attr-defined]
-            warnings.showwarning = show
-        return _sorted(log, birth_of) if log else []
+            log = hearing.end()
+            self.looking = looking
+        if log:
+            heard, others = sort_out(log, birth_of)
+            garbage += heard
+            for message in others:
+                warnings._showwarnmsg(message)  # type: ignore[attr-defined]
+        return garbage
+
+    def _collector_runs(self, phase: str, info: Mapping[str, int]) -> None:
+        """Hear what dies when the interpreter collects by itself, in the middle of a test.
+
+        Else it would depend on how much a test allocates whether its garbage is found. What
+        the code under test collects on purpose is its own affair.
+        """
+        if phase == "start":
+            if (
+                self.is_open
+                and not self.looking
+                and not self.paused
+                and Window.current is self
+                # Elsewhere by now means that the test wants to read them.
+                and self._warned is warnings._showwarnmsg_impl  # type: ignore[attr-defined]
+            ):
+                self._hearing = Hearing()
+            return
+        hearing, self._hearing = self._hearing, None
+        if hearing is None:
+            return
+        log = hearing.end()
+        self._garbage += sort_out(log, LEDGER.of_dying)[0]
+        # To everybody else they are what they would be without us.
+        for message in log:
+            warnings.warn_explicit(
+                message.message,
+                message.category,
+                message.filename,
+                message.lineno,
+                source=message.source,
+            )
 
     @property
     def broken(self) -> bool:
@@ -261,6 +312,7 @@ class Window:
         if self.is_open:
             self.is_open = False
             self._earlier.clear()
+            self._garbage.clear()
             if Window.current is self:
                 Window.current = None
             outer, self._outer = self._outer, None
@@ -287,40 +339,6 @@ class Window:
                 _collect()
                 blocks = sys.getallocatedblocks()
             self._blocks = blocks
-
-
-def _sorted(log: list[Any], birth_of: Any) -> list[Garbage]:
-    """Return the warnings about what was left open; show all others."""
-    garbage: list[Garbage] = []
-    others = []
-    for message in log:
-        if issubclass(message.category, ResourceWarning):
-            source = message.source
-            garbage.append(
-                Garbage(
-                    type(source).__name__ if source is not None else "",
-                    type(source).__module__ if source is not None else "",
-                    str(message.message),
-                    id(source),
-                    birth_of(source) if source is not None else None,
-                    _program(source),
-                )
-            )
-            source = None
-        else:
-            others.append(message)
-    log.clear()
-    for message in others:
-        warnings._showwarnmsg(message)  # type: ignore[attr-defined]
-    return garbage
-
-
-def _program(source: Any) -> str:
-    """Return the program of a `subprocess.Popen`."""
-    args = getattr(source, "args", None)
-    if isinstance(args, (list, tuple)) and args:
-        args = args[0]
-    return os.path.basename(args) if isinstance(args, str) else ""
 
 
 class _Guard:
@@ -381,15 +399,6 @@ def _of_module(kind: type) -> bool:
     for name in kind.__qualname__.split("."):
         found = getattr(found, "__dict__", {}).get(name)
     return found is kind
-
-
-_ALWAYS = ("always", None, ResourceWarning, None, 0)
-
-
-def _quiet(unraisable: Any) -> None:
-    """Let warnings-turned-errors of our own collection pass unheard: they become findings."""
-    if not isinstance(unraisable.exc_value, Warning):
-        _quiet.hook(unraisable)  # type: ignore[attr-defined]
 
 
 def blind_spots() -> list[str]:

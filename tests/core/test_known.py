@@ -36,10 +36,6 @@ def make(kind, label, *, made=None, stack=(), **facts):
 
 # What it is about, and its twin: the nearest thing that a user could leak.
 PAIRS = {
-    "anyio's runner": (
-        make("task", "TestRunner._run_tests_and_fixtures"),
-        make("task", "MyRunner._run_tests_and_fixtures"),
-    ),
     "idle default executor": (
         make("thread", "asyncio_*", running=POOL),
         make("thread", "asyncio_*", running=BUSY + POOL),
@@ -72,6 +68,18 @@ PAIRS = {
             running="threading.py:359   waiter.acquire()   <- queue.py:202 <- shop/q.py:3 "
             "<- anyio/_backends/_asyncio.py:1113",
         ),
+    ),
+    "pycares": (
+        make("thread", "_ChannelShutdownManager._run_safe_shutdown_loop"),
+        make("thread", "ShutdownManager._run_safe_shutdown_loop"),
+    ),
+    "gevent's hub": (
+        make("fd", "epoll"),
+        make("fd", "epoll", made="shop/poller.py"),
+    ),
+    "Twisted's reactor": (
+        make("pipe", "read-end", stack=["twisted/internet/reactor.py:101", "a.py:1"]),
+        make("pipe", "read-end", stack=["twisted/internet/selectreactor.py:109", "a.py:1"]),
     ),
     "pytest-timeout": (
         make("thread", "pytest_timeout tests/test_x.py::test_a"),

@@ -25,6 +25,7 @@ FLOORS = (
         "known",
         "policy",
         "fingerprint",
+        "garbage",
         "journal",
     },
     {"births", "window", "probes", "runtimes", "explain", "reporters"},

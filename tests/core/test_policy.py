@@ -379,6 +379,21 @@ def test_findings_that_differ_stay_apart(change):
     assert len(group([make(), make().with_(**change)])) == 2
 
 
+def test_what_two_libraries_made_for_one_line_is_judged_apart():
+    """A known pipe and a leaked one of the same line: neither hides or blames the other."""
+    line = Site("shop/pool.py", 7)
+    pipe = make("pipe", "write-end", subject="pipe, write end (fd 9)", made=line)
+    known, leaked = (
+        pipe.with_(extra={"stack": [f"multiprocessing/{module}.py:53", "shop/pool.py:7"]})
+        for module in ("resource_tracker", "popen_spawn_posix")
+    )
+    policy = Policy(Config())
+    judged = policy.judge(
+        group([known, leaked, leaked]), nodeid=NODE, markers=[], expectations=[], own_failure=False
+    )
+    assert [(f.verdict, f.count) for f in judged] == [(Verdict.ALLOWED, 1), (Verdict.FAIL, 2)]
+
+
 def test_the_built_in_list_is_used_unless_another_is_given():
     """A real entry of it, through the policy; its twin without the list."""
     finding = make("native-thread", "tokio-runtime-w")

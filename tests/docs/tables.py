@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import MISSING, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,8 @@ def kinds() -> str:
 def options() -> str:
     """Each setting and the places where it can be set."""
     flags = _flags()
-    defaults = {f.name: f.default for f in fields(Config) if f.default is not MISSING}
+    # Without those that are empty mappings: a table says nothing of them.
+    defaults = {k: v for k, v in Config._field_defaults.items() if not isinstance(v, Mapping)}
     return _table(
         ("Key", "Environment", "Command line", "Marker", "Default", "Meaning"),
         (

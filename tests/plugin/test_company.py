@@ -291,6 +291,17 @@ def test_clean(pytester):
     pytester.makepyfile("def test_x(): pass")
     pytester.runpytest_inprocess(*BARE).assert_outcomes(passed=1)
 
+def test_garbage_before_inner(pytester):
+    cycle = Cycle()
+    cycle.me, cycle.sock = cycle, socket.socket()
+    del cycle
+    pytester.makepyfile("def test_x(): pass")
+    pytester.runpytest_inprocess(*BARE)
+
+def test_clean_reruns(pytester):
+    pytester.makepyfile("def test_x(): pass")
+    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+
 def test_owned_after_inner(pytester, tightship):
     pytester.makepyfile("def test_x(): pass")
     pytester.runpytest_inprocess(*BARE)
@@ -310,8 +321,10 @@ def test_import_after_inner(pytester):
 def test_a_pytest_run_inside_a_test_does_not_disturb_the_one_outside(suite):
     """Patches, births, descriptors, window and owner of the outer run outlive the inner one."""
     ran = suite(NESTED + TAIL, "-p", "no:trio", status=1)
-    assert ran.counts["passed"] == 7, ran.text
-    assert ran.failed == {"test_before_and_after", "test_z_socket", "test_z_task"}, ran.text
+    assert ran.counts["passed"] == 9, ran.text
+    leaky = {"test_before_and_after", "test_garbage_before_inner", "test_z_socket", "test_z_task"}
+    assert ran.failed == leaky, ran.text
+    assert ran.verdicts("test_garbage_before_inner") == [("socket", "fail")], ran.text
     found = ran.tests["test_before_and_after"]["findings"]
     assert "socket" in {f["kind"] for f in found}, ran.text
     assert all(f["made"]["file"] == "test_it.py" for f in found if f["made"]), found

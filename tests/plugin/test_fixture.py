@@ -195,6 +195,7 @@ def test_second():
     assert [f["kind"] for f in ran.records[-1]["findings"]] == ["socket"]
     ran = suite(source.replace("CLOSE", ""), threshold, "-n1", status=1)
     assert "outlived the session" in ran.section, ran.text
+    assert [f["kind"] for f in ran.records[-1]["findings"]] == ["socket"]
 
 
 @pytest.mark.parametrize("off", ["command line", "pyproject", "environment"])

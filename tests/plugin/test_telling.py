@@ -157,6 +157,21 @@ def test_notes_of_passing_tests_are_shown_on_request(suite):
     assert "0 leaks (1 slow to close, 1 noted)" in ran.section
 
 
+def test_notes_that_say_the_same_of_many_tests_are_one_line(suite):
+    """Twelve tests that keep a socket on purpose: one line with the number; ``-v`` shows all."""
+    source = "import socket, pytest\nKEPT = []\n" + (
+        "@pytest.mark.parametrize('n', range(12))\n"
+        "def test_keeps(n):\n    KEPT.append(socket.socket())\n"
+        "def test_other():\n    KEPT.append(open(__file__))\n"
+    )
+    ran = suite(source, status=0)
+    sockets, file = lines(ran.section, "NOTE ")
+    assert "[and 11 like it elsewhere]" in sockets
+    assert "elsewhere" not in file
+    assert "13 noted" in ran.section
+    assert len(lines(suite(source, "-v", status=0).section, "NOTE ")) == 13
+
+
 def test_a_clean_run_is_told_by_the_header_alone(suite):
     """No section for nothing."""
     ran = suite("def test_a(): pass\n", "-v", status=0)

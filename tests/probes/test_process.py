@@ -13,7 +13,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import warnings
 
 import pytest
 
@@ -88,6 +90,30 @@ def test_forked_zombie():
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
+def test_forked_with_a_terminal():
+    pid, fd = os.forkpty()  # born
+    if pid == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    os.close(fd)
+
+
+def test_clean_fork_beside_a_thread():
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    stop.set()
+    thread.join()
+    # Python 3.12 and later warn; the line is the caller's.
+    assert {w.filename for w in caught} <= {__file__}
+
+
 def test_clean_run():
     subprocess.run(["true"], check=True)
 
@@ -144,6 +170,7 @@ LEAKS: dict[str, dict[str, Any]] = {
         "fix": "join",
     },
     "test_forked": {"label": "pytest"},
+    "test_forked_with_a_terminal": {"label": "python", "subject": "zombie"},
     "test_forked_zombie": {"label": "python", "subject": "zombie", "fix": "exit status"},
 }
 

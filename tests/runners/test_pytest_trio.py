@@ -28,6 +28,41 @@ async def leaky():
     yield
 
 
+@pytest.fixture
+async def leaky_at_its_end():
+    yield
+    await trio.sleep(0)
+    KEPT.append(socket.socket())
+
+
+@pytest.fixture
+async def one():
+    await trio.sleep(0)
+    KEPT.append(socket.socket())
+    await trio.sleep(0)
+    await trio.sleep(0)
+    return 1
+
+
+@pytest.fixture
+async def other():
+    await trio.sleep(0)
+    await trio.sleep(0)
+    sock = socket.socket()
+    await trio.sleep(0)
+    yield sock
+    sock.close()
+
+
+@pytest.fixture
+def of_a_nursery(nursery):
+    async def leak():
+        KEPT.append(socket.socket())
+
+    nursery.start_soon(leak)
+    yield
+
+
 async def test_clean(nursery):
     nursery.start_soon(trio.sleep_forever)
     await trio.sleep(0)
@@ -56,6 +91,18 @@ async def test_leaky_fixture(leaky):
     await trio.sleep(0)
 
 
+async def test_leaky_end(leaky_at_its_end):
+    await trio.sleep(0)
+
+
+async def test_fixtures_at_once(one, other):
+    KEPT.append(open(__file__))
+
+
+async def test_leaky_nursery(of_a_nursery):
+    await trio.sleep(0)
+
+
 async def test_clean_clock(autojump_clock):
     await trio.sleep(1000)
 
@@ -73,13 +120,16 @@ def test_leak_in_a_run_by_hand():
 
 
 def test_leaks_under_pytest_trio(run):
-    """Sockets that outlive trio's run are the test's, those of its nursery are nobody's."""
+    """Each leak is its fixture's or its test's; what a nursery ends is nobody's."""
     ran = run("-p", "no:asyncio", "-o", "trio_mode=true", test_it=SUITE)
-    assert ran.counts["passed"] == 9
+    assert ran.counts["passed"] == 12
     assert ran.found == {
         "test_leaves_a_socket": ["socket test_leaves_a_socket"],
         "test_leaves_a_client": ["socket test_leaves_a_client"],
-        # pytest-trio runs all fixtures of a test at once, in the test's own context.
-        "test_leaky_fixture": ["socket test_leaky_fixture"],
+        # pytest-trio runs all fixtures of a test at once, in one context.
+        "test_leaky_fixture": ["socket fixture 'leaky' (function)"],
+        "test_leaky_end": ["socket fixture 'leaky_at_its_end' (function)"],
+        "test_fixtures_at_once": ["file test_fixtures_at_once", "socket fixture 'one' (function)"],
+        "test_leaky_nursery": ["socket fixture 'of_a_nursery' (function)"],
         "test_leak_in_a_run_by_hand": ["socket test_leak_in_a_run_by_hand"],
     }

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from contextvars import Token
 from typing import Any
 
+from ..garbage import Garbage
 from ..ledger import LEDGER
 from ..model import Finding, Key, Owner, Verdict
 from ..ownership import CURRENT
@@ -20,7 +21,6 @@ from ..settle import Settle
 from ..survivors import Survivor, leaving, object_of, same, weak
 from ..waiting import clock, pause, turn
 from ..watch import Watch
-from ..window import Garbage
 from .error import LeakError, message
 from .station import STATION
 from .strangers import without_strangers
@@ -108,7 +108,7 @@ class Block:
             for _, key, handle in watch.looking.on_loop(loop, {}, self._wants_without_context):
                 self._known_loop[key] = handle
         if not STATION.open_window(watch) and watch.window.is_open:
-            STATION.sort(watch.window.collect(LEDGER.of_dying), self, inside=False)
+            STATION.sort(watch.window.collect(), self, inside=False)
             for objects in watch.looking.census().values():
                 for obj in objects:
                     self._objects[id(obj)] = weak(obj)
@@ -271,7 +271,7 @@ class Block:
         return without_strangers(survivors, loop, self._task_of_mine)
 
     def _sort_garbage(self) -> None:
-        STATION.sort(self.watch.window.collect(LEDGER.of_dying), self, inside=True)
+        STATION.sort(self.watch.window.collect(), self, inside=True)
 
     def _old_news(self, s: Survivor) -> bool:
         """Tell whether this is the death of a task that was told of before."""

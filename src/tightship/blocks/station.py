@@ -15,7 +15,7 @@ from ..survivors import Survivor
 from ..watch import Watch
 
 if TYPE_CHECKING:
-    from ..window import Garbage
+    from ..garbage import Garbage
     from .block import Block
 
 __all__ = ["STATION", "Station"]

@@ -96,6 +96,8 @@ def root_of(
                 if key in seen or key in skip:
                     continue
                 seen.add(key)
+                if _is_policy(holder):
+                    continue
                 if key in values:
                     return Root("owner", "", values[key])
                 verdict = _classify(holder)
@@ -111,6 +113,15 @@ def root_of(
     finally:
         level = []
     return found
+
+
+def _is_policy(holder: Any) -> bool:
+    """Tell whether this is asyncio's event loop policy: it holds whatever loop was set last.
+
+    pytest-asyncio has it as the value of a session fixture.
+    """
+    kind = type(holder)
+    return hasattr(kind, "set_event_loop") and hasattr(kind, "new_event_loop")
 
 
 def _classify(holder: Any) -> str | Literal[True] | None:

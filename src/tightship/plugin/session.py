@@ -59,10 +59,13 @@ class TightshipSession:
         self.complete = True
         """False once anything kept a test from running."""
         self.bad_markers: list[str] = []
+        self.mistakes: dict[str, None] = {}
+        """Markers that came too late to be refused, as messages."""
         self._owners: dict[Any, Owner] = {}
         self._parsed: dict[tuple[int, str], tuple[pytest.Mark, MarkerPolicy]] = {}
         self._parent: pytest.Item | pytest.Collector | None = None
         self._parent_marked = False
+        self._of_workers: list[Finding] = []
         self._judged: list[tuple[pytest.TestReport, list[Finding]]] = []
         self._outcome = "passed"
         self._seconds = 0.0
@@ -194,7 +197,7 @@ class TightshipSession:
             try:
                 found.append(self._parse(node, mark))
             except ConfigError as exc:  # a marker added while the test ran
-                self._fault("marker", exc)
+                self.mistakes[str(exc)] = None
         return found
 
     def _watched(self, item: pytest.Item) -> bool:
@@ -455,7 +458,7 @@ class TightshipSession:
                         "event": "end",
                         "status": int(session.exitstatus),
                         "tests": self.tests,
-                        "findings": [f.to_dict() for f in late],
+                        "findings": [f.to_dict() for f in (*late, *self._of_workers)],
                         "faults": self.faults,
                     }
                 )
@@ -479,6 +482,7 @@ class TightshipSession:
             "still": self._still(),
             "complete": self.complete,
             "bad_markers": self.bad_markers,
+            "mistakes": self.mistakes,
         }
 
     def _still(self) -> list[tuple[str, str, int, str]]:
@@ -511,10 +515,13 @@ class TightshipSession:
         if output:
             self.faults.update(output["faults"])
             self.policy.merge_usage(output["usage"])
-            self.findings += [Finding.from_dict(d) for d in output["findings"]]
+            late = [Finding.from_dict(d) for d in output["findings"]]
+            self._of_workers += late
+            self.findings += late
             self._outlived(output["still"])
             self.complete = self.complete and output["complete"]
             self.bad_markers = self.bad_markers or output["bad_markers"]
+            self.mistakes.update(output["mistakes"])
         elif error:
             self.complete = False
 

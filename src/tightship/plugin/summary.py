@@ -45,10 +45,11 @@ def write(session: TightshipSession, reporter: Any) -> None:
             first = "ERROR: " if line.startswith("tightship:") else ""
             reporter.write_line(first + line, red=True)
         return
-    if not (findings or session.faults or unused or expired):
+    more = session.faults or session.mistakes or unused or expired
+    if not (failing or notes or more or (allowed and verbose >= 1)):
         return
-    if not (failing or notes or session.faults or unused or expired) and verbose < 1:
-        return
+    # Else the first line would be broken where pytest's progress ended without a failure.
+    reporter.ensure_newline()
     reporter.section("tightship", sep="=", blue=True)
     _leaks(reporter, failing, session.settings.max_findings, verbose)
     _some(reporter, "SLOW ", [f for f in notes if f.verdict is Verdict.SLOW], verbose)
@@ -63,6 +64,9 @@ def write(session: TightshipSession, reporter: Any) -> None:
         reporter.write_line(
             f"allow rule {rule.kind}:{rule.label} ({rule.where}) was never used: remove it?"
         )
+    for mistake in session.mistakes:
+        reporter.write("IGNORED ", yellow=True)
+        reporter.write_line(f"a marker that was added while its test ran: {mistake}")
     for part, text in session.faults.items():
         reporter.write("FAULT ", yellow=True)
         reporter.write_line(
@@ -113,11 +117,20 @@ def _leaks(reporter: Any, failing: list[Finding], limit: int, verbose: int) -> N
 
 
 def _some(reporter: Any, word: str, findings: list[Finding], verbose: int) -> None:
-    limit = len(findings) if verbose else 10
-    for finding in findings[:limit]:
+    """Write a line for each, but one for all that say the same of different tests."""
+    alike: dict[tuple[str, ...], list[Finding]] = {}
+    for number, finding in enumerate(findings):
+        apart = str(number) if verbose >= 1 else ""
+        key = finding.kind, finding.label, finding.tail, finding.reason, apart
+        alike.setdefault(key, []).append(finding)
+    limit = len(alike) if verbose >= 1 else 10
+    for same in list(alike.values())[:limit]:
+        finding = max(same, key=lambda f: f.seconds)
         reporter.write(word, yellow=True)
         seconds = f"  {finding.seconds:.2f} s" if finding.verdict is Verdict.SLOW else ""
+        more = f"  [and {len(same) - 1} like it elsewhere]" if len(same) > 1 else ""
         because = f"  ({finding.reason})" if finding.reason else ""
-        reporter.write_line(_line(finding) + seconds + because)
-    if len(findings) > limit:
-        reporter.write_line(f"{word}and {len(findings) - limit} more (-v shows all)")
+        reporter.write_line(_line(finding) + seconds + more + because)
+    if len(alike) > limit:
+        left = sum(len(same) for same in list(alike.values())[limit:])
+        reporter.write_line(f"{word}and {left} more (-v shows all)")

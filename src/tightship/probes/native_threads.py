@@ -10,6 +10,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from ..model import Evidence, Key, Scene
+from . import watchdog
 from .base import BaseProbe, digits
 from .fdtable import OWN, keep, release
 
@@ -33,6 +34,10 @@ class NativeThreadProbe(BaseProbe):
         self._dir = -1
         self._identity = 0
 
+    def install(self, patch: Any) -> None:
+        """Learn which thread is faulthandler's watchdog: pytest may start one for each test."""
+        watchdog.install(patch)
+
     def tick(self) -> Hashable:
         """Return the number of operating system threads: 1 us through a kept descriptor."""
         try:
@@ -42,7 +47,7 @@ class NativeThreadProbe(BaseProbe):
         if st.st_ino != self._identity:
             OWN.pop(self, None)
             return self._open()
-        return st.st_nlink
+        return st.st_nlink - len(watchdog.TIDS)
 
     def _open(self) -> int:
         try:
@@ -52,7 +57,7 @@ class NativeThreadProbe(BaseProbe):
         except OSError:
             return 0
         self._identity = st.st_ino
-        return st.st_nlink
+        return st.st_nlink - len(watchdog.TIDS)
 
     def close(self) -> None:
         """Close the kept descriptor."""
@@ -69,7 +74,7 @@ class NativeThreadProbe(BaseProbe):
             return {}
         main = os.getpid()
         for tid in tids:
-            if tid in known or tid == main:
+            if tid in known or tid == main or tid in watchdog.TIDS:
                 continue
             native = _read(tid)
             if native is not None:

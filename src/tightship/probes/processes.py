@@ -9,7 +9,7 @@ import stat
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
-from .. import explain
+from .. import explain, forks
 from ..ledger import LEDGER, Birth
 from ..model import Evidence, Key, Scene
 from .base import BaseProbe, digits, fd_key, target, weak
@@ -66,8 +66,21 @@ class ProcessProbe(BaseProbe):
         patch.when_imported(
             "multiprocessing.process", lambda m: patch.after_method(m.BaseProcess, "start", born)
         )
-        for name in ("fork", "posix_spawn", "posix_spawnp"):
+        for name in ("posix_spawn", "posix_spawnp"):
             patch.after_builtin(os, name, born_pid)
+        where = self.kind
+
+        def forked() -> None:
+            try:
+                pid = _youngest()
+                if pid:
+                    self._births += 1
+                    LEDGER.note_pid(pid, skip=2)
+            except Exception as exc:
+                patch.fault(exc, where)
+
+        forks.IN_PARENT.append(forked)
+        patch.on_undo(lambda: forks.IN_PARENT.remove(forked))
 
     def tick(self) -> Hashable:
         """Return what may have changed about our children, 0 while there are none: 0.5 us.
@@ -236,6 +249,19 @@ def _pid(obj: Any) -> int:
     except Exception:
         return 0
     return pid if isinstance(pid, int) else 0
+
+
+def _youngest() -> int:
+    """Return this thread's latest child, 0 if nobody can tell."""
+    try:
+        fd = posix.open("/proc/thread-self/children", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        pids = posix.read(fd, 65536).split()
+    finally:
+        posix.close(fd)
+    return int(pids[-1]) if pids else 0
 
 
 def _any() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import sys
 import weakref
@@ -34,11 +35,11 @@ class TaskProbe(BaseProbe):
         before = sys.get_coroutine_origin_tracking_depth()
         if before == 0:
             sys.set_coroutine_origin_tracking_depth(1)
-            patch._stack.callback(sys.set_coroutine_origin_tracking_depth, before)
+            patch.on_undo(lambda: sys.set_coroutine_origin_tracking_depth(before))
 
     def snapshot(self, scene: Scene) -> Mapping[Key, Any]:
-        """Return the loop's pending tasks."""
-        return {ref: ref for ref in pending_tasks(scene.loop)}
+        """Return the loop's pending tasks, without those that are nobody's leak."""
+        return {ref: ref for ref in pending_tasks(scene.loop) if not _exempt(ref())}
 
     def alive(self, handle: weakref.ref[Any]) -> bool:
         """Tell whether it is still pending."""
@@ -103,6 +104,27 @@ class TaskProbe(BaseProbe):
             times = "once" if cancelling == 1 else f"{cancelling} times"
             evidence.facts.append(("cancelled", f"{times}, but it has not ended"))
         return evidence
+
+
+#: What anyio's runner for asyncio runs in its task, and where that is written.
+_RUNNER = "TestRunner._run_tests_and_fixtures"
+_ANYIO = os.path.join("anyio", "_backends", "_asyncio.py")
+
+
+def _exempt(task: Any) -> bool:
+    """Tell whether a pending task is no leak, and must not be given turns.
+
+    Either anyio's pytest plugin runs tests and fixtures in it: it is there whenever such a loop
+    closes, and its runner ends it right then. Or its coroutine was closed: nothing is left to
+    run, and a turn would only make it raise.
+    """
+    coro: Any = task.get_coro() if task is not None else None
+    code = getattr(coro, "cr_code", None)
+    if code is None:
+        return False
+    if coro.cr_frame is None:
+        return True
+    return str(code.co_qualname) == _RUNNER and code.co_filename.endswith(_ANYIO)
 
 
 def _context(task: Any) -> Context | None:
