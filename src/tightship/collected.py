@@ -12,7 +12,7 @@ from .probes.unclosed import UNCLOSED, described, pid_of
 from .reported import Reported
 from .telling import finding_of
 
-__all__ = ["findings_of"]
+__all__ = ["Collected"]
 
 #: Types that have a kind; all others are ``unclosed``.
 _KINDS = {
@@ -38,44 +38,49 @@ _KINDS = {
 _STATE = ("state", "unreachable and never closed: only the garbage collector did")
 
 
-def findings_of(
-    garbage: Sequence[Garbage],
-    test: Owner,
-    *,
-    looking: Looking,
-    reported: Reported,
-    streams_told: bool,
-) -> list[Finding]:
-    """Return a finding for each that was not told of otherwise.
+class Collected:
+    """Tells of garbage.
 
     Args:
-        garbage: what died.
-        test: owns what has no known owner.
-        looking: tells which children are still there.
+        looking: says which children are still there.
         reported: knows what was told of when its loop closed.
-        streams_told: a loop that closed was told of: so were its streams.
     """
-    children: set[Key] = set()
-    if any(pid_of(g.text) is not None for g in garbage):
-        children = looking.keys(lambda probe: probe.kind == "process")
-    findings = []
-    for g in garbage:
-        if any(u.told(g.text) for u in UNCLOSED):
-            continue
-        if g.text == "loop is closed" and streams_told:
-            # A stream writer whose transport was told of when the loop closed.
-            continue
-        if reported.had(g.source):
-            continue
-        pid = pid_of(g.text)
-        if pid is not None and ("pid", pid) in children:
-            continue  # the child is still there, and is told of itself
-        if "SubprocessTransport" in g.type_name and any(
-            o is not g and pid_of(o.text) == pid for o in garbage
-        ):
-            continue  # told of by the process object that it is made of
-        findings.append(_finding(g, test, pid))
-    return findings
+
+    def __init__(self, looking: Looking, reported: Reported) -> None:
+        self.looking = looking
+        self.reported = reported
+
+    def findings(
+        self, garbage: Sequence[Garbage], test: Owner, *, streams_told: bool = False
+    ) -> list[Finding]:
+        """Return a finding for each that was not told of otherwise.
+
+        Args:
+            garbage: what died.
+            test: owns what has no known owner.
+            streams_told: a loop that closed was told of: so were its streams.
+        """
+        children: set[Key] = set()
+        if any(pid_of(g.text) is not None for g in garbage):
+            children = self.looking.keys(lambda probe: probe.kind == "process")
+        findings = []
+        for g in garbage:
+            if any(u.told(g.text) for u in UNCLOSED):
+                continue
+            if g.text == "loop is closed" and streams_told:
+                # A stream writer whose transport was told of when the loop closed.
+                continue
+            if self.reported.had(g.source):
+                continue
+            pid = pid_of(g.text)
+            if pid is not None and ("pid", pid) in children:
+                continue  # the child is still there, and is told of itself
+            if "SubprocessTransport" in g.type_name and any(
+                o is not g and pid_of(o.text) == pid for o in garbage
+            ):
+                continue  # told of by the process object that it is made of
+            findings.append(_finding(g, test, pid))
+        return findings
 
 
 def _finding(g: Garbage, test: Owner, pid: int | None) -> Finding:

@@ -12,7 +12,7 @@ from .runtimes import loops
 from .settle import FREE_TURNS, Settle
 from .survivors import MOVING, Survivor, task_runs
 
-__all__ = ["clock", "pause", "settled", "turn"]
+__all__ = ["Waiting", "clock", "pause", "turn"]
 
 clock = time.monotonic
 
@@ -47,52 +47,62 @@ def turn(idle: Sequence[Any], seconds: float) -> None:
             loops.turn(loop, seconds)
 
 
-def settled(
-    survivors: list[Survivor],
-    *,
-    grace: float,
-    roster: Roster,
-    describe: Callable[[Survivor], Finding],
-    open_loops: Callable[[], list[Any]],
-    closing: Any = None,
-) -> tuple[list[Survivor], list[Finding]]:
-    """Give survivors the time that progress earns them; return the rest and slow closers.
+class Waiting:
+    """Waits for what is left of a test.
 
     Args:
-        survivors: what is left.
-        grace: seconds after which waiting ends.
         roster: knows what is still there.
         describe: makes a finding of a survivor.
         open_loops: returns the loops that may be turned if they don't run.
-        closing: the loop that they are on, if it closes: no other one's turns would help.
     """
-    started = clock()
-    settle = Settle(grace, started)
-    described: dict[int, Finding] = {}
-    left = survivors
-    while True:
-        if closing is not None:
-            idle, elsewhere = [closing], False
-        else:
-            idle = [loop for loop in open_loops() if not loop.is_running()]
-            elsewhere = any(map(task_runs, left))
-        seconds = pause(settle, left, idle, busy=elsewhere)
-        if seconds is None:
-            break
-        if settle.turns == FREE_TURNS + 1 and not described:
-            # From here on time passes: whoever goes now is a slow closer, and has to be
-            # described while it is there.
-            described = {id(s): describe(s) for s in left}
-        turn(idle, seconds)
-        left = roster.alive(left)
-    took = clock() - started
-    if took < SLOW_AFTER:
-        return left, []
-    gone = {id(s) for s in survivors} - {id(s) for s in left}
-    slow = [
-        finding.with_(verdict=Verdict.SLOW, seconds=took)
-        for key, finding in described.items()
-        # Python ends its threads a little before the system does.
-        if key in gone and finding.kind != "native-thread"
-    ]
-    return left, slow
+
+    def __init__(
+        self,
+        roster: Roster,
+        describe: Callable[[Survivor], Finding],
+        open_loops: Callable[[], list[Any]],
+    ) -> None:
+        self.roster = roster
+        self.describe = describe
+        self.open_loops = open_loops
+
+    def settle(
+        self, survivors: list[Survivor], grace: float, closing: Any = None
+    ) -> tuple[list[Survivor], list[Finding]]:
+        """Give survivors the time that progress earns them; return the rest and slow closers.
+
+        Args:
+            survivors: what is left.
+            grace: seconds after which waiting ends.
+            closing: the loop that they are on, if it closes: no other one's turns would help.
+        """
+        started = clock()
+        settle = Settle(grace, started)
+        described: dict[int, Finding] = {}
+        left = survivors
+        while True:
+            if closing is not None:
+                idle, elsewhere = [closing], False
+            else:
+                idle = [loop for loop in self.open_loops() if not loop.is_running()]
+                elsewhere = any(map(task_runs, left))
+            seconds = pause(settle, left, idle, busy=elsewhere)
+            if seconds is None:
+                break
+            if settle.turns == FREE_TURNS + 1 and not described:
+                # From here on time passes: whoever goes now is a slow closer, and has to be
+                # described while it is there.
+                described = {id(s): self.describe(s) for s in left}
+            turn(idle, seconds)
+            left = self.roster.alive(left)
+        took = clock() - started
+        if took < SLOW_AFTER:
+            return left, []
+        gone = {id(s) for s in survivors} - {id(s) for s in left}
+        slow = [
+            finding.with_(verdict=Verdict.SLOW, seconds=took)
+            for key, finding in described.items()
+            # Python ends its threads a little before the system does.
+            if key in gone and finding.kind != "native-thread"
+        ]
+        return left, slow

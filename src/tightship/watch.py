@@ -3,14 +3,14 @@
 Somebody tells a `Watch` when owners begin and end; it answers with findings. It knows nothing
 of pytest. What there is, is for `looking` to say; whose it is, for `attribution`; whether it
 may still go away, for `waiting`; how certain it is, for `judging`; and its words are found in
-`telling`. The last three are loaded when there is something to judge.
+`telling`. These three, and `collected`, are loaded when there is something to judge.
 """
 
 from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,9 +29,10 @@ from .runtimes import anyio_runner, loops, threads, trio_fixtures
 from .survivors import Survivor, waits_for
 
 if TYPE_CHECKING:
-    from .garbage import Garbage
+    from .collected import Collected
     from .judging import Judging
     from .telling import Telling
+    from .waiting import Waiting
 
 __all__ = ["Watch"]
 
@@ -89,6 +90,20 @@ class Watch:
         from .telling import Telling
 
         return Telling(self.roster, self.on_fault)
+
+    @cached_property
+    def waiting(self) -> Waiting:
+        """Gives survivors time."""
+        from .waiting import Waiting
+
+        return Waiting(self.roster, self.telling.finding, self.loops.open)
+
+    @cached_property
+    def collected(self) -> Collected:
+        """Makes findings of what only the collector closed."""
+        from .collected import Collected
+
+        return Collected(self.looking, self.reported)
 
     # -- life of the watch ---------------------------------------------------------------
 
@@ -284,11 +299,13 @@ class Watch:
         survivors = [s for s in survivors if not told_by(findings, s)]
         for ended in self._ended_wide:
             survivors += self.attribution.release(ended)
-        findings += self.collected(garbage, owner, streams_told=streams_told)
+        if garbage:
+            findings += self.collected.findings(garbage, owner, streams_told=streams_told)
         if any(f.kind == "process" and f.certainty is Certainty.PROVEN for f in findings):
             survivors = self.judging.without_pidfds(survivors)
-        survivors, slow = self._settle(survivors)
-        findings += slow
+        if survivors:
+            survivors, slow = self.waiting.settle(survivors, self.grace)
+            findings += slow
         if self._living:
             self.reported.outlive(owner, self.roster)
         findings += self._judge(survivors)
@@ -311,50 +328,9 @@ class Watch:
             if survivors and self.on_closing is not None:
                 survivors = self.on_closing(loop, survivors)
             if survivors:
-                survivors, slow = self._settle(survivors, loop)
+                survivors, slow = self.waiting.settle(survivors, self.grace, loop)
                 self._early += slow
                 self._early += self._judge(survivors, closing=True)
-
-    # -- what becomes of it --------------------------------------------------------------
-
-    def collected(
-        self, garbage: Sequence[Garbage], owner: Owner, *, streams_told: bool = False
-    ) -> list[Finding]:
-        """Return findings about what only the collector closed.
-
-        Args:
-            garbage: what died.
-            owner: owns what has no known owner.
-            streams_told: a loop that closed was told of: so were its streams.
-        """
-        if not garbage:
-            return []
-        from .collected import findings_of
-
-        return findings_of(
-            garbage,
-            owner,
-            looking=self.looking,
-            reported=self.reported,
-            streams_told=streams_told,
-        )
-
-    def _settle(
-        self, survivors: list[Survivor], closing: Any = None
-    ) -> tuple[list[Survivor], list[Finding]]:
-        """Wait for what moves; return what is left, and those that were slow to close."""
-        if not survivors:
-            return [], []
-        from .waiting import settled
-
-        return settled(
-            survivors,
-            grace=self.grace,
-            roster=self.roster,
-            describe=self.telling.finding,
-            open_loops=self.loops.open,
-            closing=closing,
-        )
 
     def _judge(self, survivors: list[Survivor], *, closing: bool = False) -> list[Finding]:
         if not survivors:

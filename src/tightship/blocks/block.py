@@ -18,17 +18,15 @@ from ..probes.lost_tasks import LostTaskProbe
 from ..rules import AllowRule, Threshold
 from ..runtimes import loops
 from ..settle import Settle
-from ..survivors import Survivor, leaving, object_of, same, weak
+from ..survivors import Survivor, leaving, object_of
 from ..waiting import clock, pause, turn
 from ..watch import Watch
 from .error import LeakError, message
+from .past import WITH_CONTEXT, Past
 from .station import STATION
 from .strangers import without_strangers
 
 __all__ = ["Block"]
-
-#: Kinds that carry their maker's context: without an owner they were made elsewhere.
-_WITH_CONTEXT = {"task", "timer", "transport", "server", "reader"}
 
 #: Exceptions that end the program, or leave no time to look.
 _URGENT = (KeyboardInterrupt, SystemExit, GeneratorExit)
@@ -69,10 +67,7 @@ class Block:
         self._failing: list[Finding] = []
         self._watch: Watch | None = None
         self._token: Token[Owner | None] | None = None
-        self._known: set[Key] = set()
-        self._known_loop: dict[Key, Any] = {}
-        self._objects: dict[int, Any] = {}
-        self._ticks: Any = None
+        self._past: Past | None = None
         self._early: list[Finding] = []
         self._told: list[tuple[str, Owner]] = []  # pending when their loop closed
         self._loops: list[Any] = []
@@ -92,7 +87,7 @@ class Block:
             with STATION.lock:
                 self._watch = STATION.join(self)
                 with STATION.still(self._watch):
-                    self._remember()
+                    self._past = self._remembered(self._watch)
         except Exception as exc:
             STATION.fault("blocks", exc)
             with STATION.lock:
@@ -100,19 +95,14 @@ class Block:
             self._watch = None
         self._token = CURRENT.set(self.owner)
 
-    def _remember(self) -> None:
-        watch = self.watch
+    def _remembered(self, watch: Watch) -> Past:
         loop = asyncio._get_running_loop()
-        if loop is not None:
-            watch.loops.meet(loop)
-            for _, key, handle in watch.looking.on_loop(loop, {}, self._wants_without_context):
-                self._known_loop[key] = handle
+        past = Past(watch, loop, self._wants)
         if not STATION.open_window(watch) and watch.window.is_open:
-            STATION.sort(watch.window.collect(), self, inside=False)
-            for objects in watch.looking.census().values():
-                for obj in objects:
-                    self._objects[id(obj)] = weak(obj)
-        self._ticks, self._known = watch.there(account=STATION.own)
+            self._sort_garbage(inside=False)
+            past.add_objects()
+        past.add_process(account=STATION.own)
+        return past
 
     def close(self) -> None:
         """End: whatever happened, undo what `open` did."""
@@ -121,9 +111,8 @@ class Block:
             with STATION.lock:
                 STATION.leave(self)
             self._watch = None
+        self._past = None
         self._loops.clear()
-        self._objects.clear()
-        self._known_loop.clear()
 
     def _step_aside(self) -> None:
         """Be over, and make the owner before us the current one again."""
@@ -181,9 +170,6 @@ class Block:
     def _wants(self, probe: Any) -> bool:
         return not self.kinds or probe.kind in self.kinds
 
-    def _wants_without_context(self, probe: Any) -> bool:
-        return probe.kind not in _WITH_CONTEXT and self._wants(probe)
-
     def _born_here(self, obj: Any) -> bool:
         birth = LEDGER.of(obj)
         return birth is not None and self.owns(birth.owner)
@@ -194,25 +180,14 @@ class Block:
         owner = watch.attribution.owner(probe, handle)
         if owner is not None:
             return Survivor(probe, key, handle, owner) if self.owns(owner) else None
-        if loop is not None and not loops.is_uvloop(loop) and probe.kind in _WITH_CONTEXT:
+        if loop is not None and not loops.is_uvloop(loop) and probe.kind in WITH_CONTEXT:
             return None
         birth = getattr(probe, "birth", None)
         if birth is not None and watch.roster.ask(probe, lambda: birth(handle), None) is not None:
             return None
-        if self.company or key in self._known or self._older(key, handle):
+        if self.company or self._past is None or self._past.has(key, handle):
             return None
         return Survivor(probe, key, handle, self.owner, False)
-
-    def _older(self, key: Key, handle: Any) -> bool:
-        """Tell whether an object was there when the block began."""
-        obj = object_of(handle)
-        if obj is None:
-            return False
-        if id(obj) in self._objects:
-            ref = self._objects[id(obj)]
-            if ref is None or ref() is obj:
-                return True
-        return key in self._known_loop and same(self._known_loop[key], handle)
 
     def _task_of_mine(self, task: Any) -> bool:
         probe = next((p for p in self.watch.roster.loop if p.kind == "task"), None)
@@ -242,7 +217,7 @@ class Block:
                 with STATION.still(self.watch):
                     if survivors and self.watch.window.is_open:
                         # Let go of what became unreachable while we waited.
-                        self._sort_garbage()
+                        self._sort_garbage(inside=True)
                     survivors = self.watch.roster.alive(survivors)
                     findings = self._early + self._of_garbage()
                     findings += self._assess(survivors)
@@ -258,11 +233,10 @@ class Block:
     def _look(self, loop: Any) -> list[Survivor]:
         watch = self.watch
         if watch.window.is_open:
-            self._sort_garbage()
+            self._sort_garbage(inside=True)
         objects = watch.looking.census()
         survivors = self._on_loops(loop, objects)
-        ticks = watch.roster.read_ticks()
-        if ticks is not None and ticks == self._ticks and not watch.looking.hits(objects):
+        if self._past is not None and self._past.lasts() and not watch.looking.hits(objects):
             return survivors
         for probe, key, handle in watch.looking.in_process(objects, self._wants):
             survivor = self._mine(probe, key, handle)
@@ -270,8 +244,8 @@ class Block:
                 survivors.append(survivor)
         return without_strangers(survivors, loop, self._task_of_mine)
 
-    def _sort_garbage(self) -> None:
-        STATION.sort(self.watch.window.collect(), self, inside=True)
+    def _sort_garbage(self, *, inside: bool) -> None:
+        STATION.sort(self.watch.window.collect(), self, inside=inside)
 
     def _old_news(self, s: Survivor) -> bool:
         """Tell whether this is the death of a task that was told of before."""
@@ -358,8 +332,11 @@ class Block:
         return findings
 
     def _of_garbage(self) -> list[Finding]:
-        found = self.watch.collected(self.garbage, self.owner, streams_told=bool(self._early))
-        self.garbage.clear()
+        garbage, self.garbage = self.garbage, []
+        if not garbage:
+            return []
+        told = bool(self._early)
+        found = self.watch.collected.findings(garbage, self.owner, streams_told=told)
         return [f for f in found if not self.kinds or f.kind in self.kinds]
 
     def _judge(self, findings: list[Finding]) -> list[Finding]:

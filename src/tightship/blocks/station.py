@@ -135,7 +135,7 @@ class Station:
                 continue
             test = owner or block.before
             if not self.own and test is not None:
-                block.watch.note(block.watch.collected([g], test))
+                block.watch.note(block.watch.collected.findings([g], test))
 
     def fault(self, part: str, exc: BaseException) -> None:
         """Remember a fault of ours."""
