@@ -148,3 +148,27 @@ def test_a_run_inside_a_test_hides_no_object(suite: Any) -> None:
     assert "module test_it" in finding["reason"]
     assert finding["made"]["source"].startswith("KEPT.append(")
     assert ran.tests["test_clean"]["findings"] == []
+
+
+DEFAULT_LOOP = """
+import asyncio, warnings
+
+def current():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return asyncio.get_event_loop()
+
+def test_first():
+    current().run_until_complete(asyncio.sleep(0))
+
+def test_second():
+    current().run_until_complete(asyncio.sleep(0))
+    asyncio.set_event_loop(asyncio.new_event_loop())
+"""
+
+
+def test_the_threads_default_loop_is_lazily_made(suite: Any) -> None:
+    """asyncio makes it for whoever asks first, and everybody after him uses it."""
+    ran = suite(DEFAULT_LOOP, "-p", "no:asyncio", "-p", "no:tornado", status=1)
+    assert ran.verdicts("test_first") == [("loop", "note")]
+    assert ran.verdicts("test_second") == [("loop", "fail")]

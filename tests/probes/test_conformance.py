@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tightship import probes
+from tightship.ownership import current
 from tightship.testing import check_probe
 
 
@@ -82,6 +83,17 @@ def close_transport(loop: Any, transport: Any) -> None:
     transport.close()
     for _ in range(3):
         loop.run_until_complete(asyncio.sleep(0))
+
+
+def open_child(loop: Any) -> Any:
+    """Start a child on a loop that is about to close."""
+    loop._tightship_looked = current()
+    return loop.run_until_complete(asyncio.create_subprocess_exec("cat", stdin=-1))
+
+
+def close_child(loop: Any, process: Any) -> None:
+    """Let it read the end of its input."""
+    loop.run_until_complete(process.communicate(b""))
 
 
 def open_reader(loop: Any) -> Any:
@@ -220,6 +232,7 @@ def closing(loop: Any, obj: Any) -> None:
 
 CASES: dict[str, Case] = {
     "task": Case(open_task, close_task),
+    "child": Case(open_child, close_child),
     "server": Case(open_server, close_server),
     "transport": Case(open_transport, close_transport),
     "reader": Case(open_reader, close_reader),

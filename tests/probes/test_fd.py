@@ -10,6 +10,7 @@ SUITE = """
 import ctypes
 import os
 import select
+import selectors
 
 import pytest
 
@@ -18,11 +19,36 @@ LIBC = ctypes.CDLL(None)
 
 @pytest.fixture
 def epoll():
-    return select.epoll()
+    return select.epoll()  # born
 
 
 def test_epoll(epoll):
     pass
+
+
+@pytest.fixture
+def selector():
+    return selectors.DefaultSelector()  # born
+
+
+def test_selector(selector):
+    pass
+
+
+def test_clean_selector():
+    with selectors.DefaultSelector():
+        pass
+
+
+def test_clean_epoll_is_what_it_was():
+    with select.epoll(sizehint=5, flags=0) as epoll:
+        assert type(epoll) is select.epoll and isinstance(epoll, select.epoll)
+        with select.epoll.fromfd(os.dup(epoll.fileno())) as other:
+            assert type(other) is select.epoll
+    with pytest.raises(TypeError):
+        select.epoll("5")
+    with pytest.raises(TypeError, match="not an acceptable base type"):
+        type("Derived", (select.epoll,), {})
 
 
 def test_dup_of_an_epoll():
@@ -76,14 +102,15 @@ def test_clean_pty():
 LEAKS: dict[str, dict[str, Any]] = {
     "test_epoll": {
         "label": "epoll",
-        "born": False,
-        "facts": {"points to": "eventpoll", "origin": "not known"},
+        "owner": "fixture 'epoll' (function)",
+        "facts": {"points to": "eventpoll"},
     },
+    "test_selector": {"label": "epoll", "owner": "fixture 'selector' (function)"},
     "test_dup_of_an_epoll": {"label": "epoll"},
     "test_eventfd": {"label": "eventfd", "fix": "os.close"},
     "test_exchanged": {"label": "eventfd"},
     "test_memfd": {"kind": "file", "label": "memfd:buffer (deleted)"},
-    "test_inotify": {"label": "inotify", "born": False},
+    "test_inotify": {"label": "inotify", "born": False, "facts": {"origin": "not known"}},
     "test_timerfd": {"label": "timerfd", "born": False},
     "test_pidfd": {"label": "pidfd"},
 }

@@ -50,9 +50,14 @@ LEAKS: dict[str, dict[str, Any]] = {
         "label": "mmap",
         "owner": "test_anonymous",
         "born": False,
-        "facts": {"size": "4096 bytes"},
+        "facts": {"size": "4096 bytes", "origin": "not known"},
     },
-    "test_of_file": {"label": "mmap", "owner": "test_of_file", "born": False},
+    "test_of_file": {
+        "label": "mmap",
+        "owner": "test_of_file",
+        "born": False,
+        "facts": {"maps": "test_of_file0/a"},
+    },
 }
 
 

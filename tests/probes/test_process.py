@@ -53,6 +53,72 @@ async def test_dropped():
 
 
 @pytest.fixture
+async def asyncios_with_pipes():
+    return await asyncio.create_subprocess_exec("cat", stdin=-1, stdout=-1, stderr=-1)  # born
+
+
+async def test_of_asyncio_with_pipes(asyncios_with_pipes):
+    pass
+
+
+async def test_dropped_with_pipes():
+    await asyncio.create_subprocess_exec("cat", stdin=-1, stdout=-1, stderr=-1)  # born
+
+
+async def test_of_asyncio_in_a_task_of_its_own():
+    coro = asyncio.create_subprocess_exec("cat", stdin=-1, stdout=-1)  # born
+    kept.append(await asyncio.create_task(coro))
+
+
+kept = []
+
+
+def test_on_uvloop():
+    import uvloop
+
+    async def main():
+        return await asyncio.create_subprocess_exec("cat", stdin=-1, stdout=-1)  # born
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        process = runner.run(main())
+
+
+def test_dropped_on_uvloop():
+    import uvloop
+
+    async def main():
+        await asyncio.create_subprocess_exec("sleep", "20")  # born
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+
+
+class TestOnALoopThatStays:
+    @pytest.mark.asyncio(loop_scope="class")
+    async def test_with_pipes(self):
+        self.process = await asyncio.create_subprocess_exec(  # born
+            "cat", stdin=-1, stdout=-1
+        )
+        kept.append(self.process)
+
+
+class TestOfAWiderFixture:
+    @pytest.fixture(scope="class")
+    def daemon(self):
+        # Started on a loop that ends, waited for without one.
+        process = asyncio.run(asyncio.create_subprocess_exec("sleep", "20"))
+        yield process
+        os.kill(process.pid, signal.SIGKILL)
+        try:
+            os.waitpid(process.pid, 0)
+        except ChildProcessError:  # asyncio's own thread was faster (3.11)
+            pass
+
+    def test_daemon(self, daemon):
+        pass
+
+
+@pytest.fixture
 def spawned():
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=time.sleep, args=(20,), daemon=True)
@@ -164,6 +230,17 @@ LEAKS: dict[str, dict[str, Any]] = {
     },
     "test_with_pipes": {"label": "cat", "owner": "fixture 'with_pipes' (function)"},
     "test_of_asyncio": {"label": "sleep", "owner": "fixture 'asyncios' (function)"},
+    "test_of_asyncio_with_pipes": {
+        "label": "cat",
+        "subject": "^process 'cat'",
+        "owner": "fixture 'asyncios_with_pipes' (function)",
+        "fix": "process.wait",
+    },
+    "test_dropped_with_pipes": {"label": "cat", "subject": "^process 'cat'"},
+    "test_of_asyncio_in_a_task_of_its_own": {"label": "cat"},
+    "test_on_uvloop": {"label": "cat", "subject": "^process 'cat'"},
+    "test_dropped_on_uvloop": {"label": "sleep"},
+    "TestOnALoopThatStays::test_with_pipes": {"label": "cat", "owner": "test_with_pipes"},
     "test_spawned": {
         "label": "SpawnProcess-*",
         "owner": "fixture 'spawned' (function)",
@@ -186,6 +263,12 @@ def test_a_dropped_process_is_told_once(ran: Any) -> None:
     assert (found.kind, found.label) == (KIND, "sleep"), ran.output
     assert found.made is not None, ran.output
     assert "# born" in found.made.source, ran.output
+
+
+def test_a_wider_fixture_may_end_a_process_without_its_loop(ran: Any) -> None:
+    """It is not told when the loop closes. (asyncio itself leaves a pidfd open then.)"""
+    told = [f for found in ran.tests.values() for f in found if "daemon" in f.owner]
+    assert all(f.label == "pidfd" for f in told), ran.output
 
 
 def test_the_clean_twin_stays_silent(ran: Any, twin: str) -> None:

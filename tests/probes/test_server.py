@@ -43,6 +43,57 @@ def test_on_uvloop():
         server = runner.run(main())
 
 
+async def test_in_a_task_of_its_own():
+    # wait_for of 3.11 does the same.
+    await asyncio.create_task(asyncio.start_server(serve, "127.0.0.1", 0))  # born
+
+
+def test_run_from_outside():
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(loop.create_server(Protocol, "127.0.0.1", 0))  # born
+    loop.close()
+
+
+def test_create_server_on_uvloop():
+    import uvloop
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(Protocol, "127.0.0.1", 0)  # born
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        server = runner.run(main())
+
+
+def test_unix_server_on_uvloop(tmp_path):
+    import uvloop
+
+    async def main():
+        return await asyncio.start_unix_server(serve, tmp_path / "s")  # born
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        server = runner.run(main())
+
+
+def test_in_a_task_of_its_own_on_uvloop():
+    import uvloop
+
+    async def main():
+        coro = asyncio.start_server(serve, "127.0.0.1", 0)  # born
+        return await asyncio.create_task(coro)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        server = runner.run(main())
+
+
+def test_run_from_outside_on_uvloop():
+    import uvloop
+
+    loop = uvloop.new_event_loop()
+    loop.run_until_complete(loop.create_server(Protocol, "127.0.0.1", 0))  # born
+    loop.close()
+
+
 @pytest.fixture
 async def server():
     return await asyncio.start_server(serve, "127.0.0.1", 0)  # born
@@ -93,7 +144,20 @@ LEAKS: dict[str, dict[str, Any]] = {
     },
     "test_create_server": {"label": "Protocol"},
     "test_unix_server": {"label": "serve", "facts": {"listens": "unix listening on .*/s"}},
-    "test_on_uvloop": {"label": "Server", "born": False},
+    "test_in_a_task_of_its_own": {"label": "serve"},
+    "test_run_from_outside": {"label": "Protocol"},
+    "test_on_uvloop": {
+        "label": "serve",
+        "subject": "server 'serve'",
+        "facts": {"listens": r"tcp listening on 127\.0\.0\.1:\d+"},
+    },
+    "test_create_server_on_uvloop": {"label": "Protocol"},
+    "test_unix_server_on_uvloop": {
+        "label": "serve",
+        "facts": {"listens": "unix listening on .*/s"},
+    },
+    "test_in_a_task_of_its_own_on_uvloop": {"label": "serve"},
+    "test_run_from_outside_on_uvloop": {"label": "Protocol"},
     "test_of_a_fixture": {"label": "serve", "owner": "fixture 'server' (function)"},
 }
 

@@ -11,6 +11,7 @@ __all__ = ["KINDS", "LOOP", "PROCESS", "load"]
 #: The order matters where kinds overlap: the first one that names a resource keeps it.
 LOOP: dict[str, str] = {
     "task": "tightship.probes.tasks:TaskProbe",
+    "child": "tightship.probes.children:ChildProbe",
     "server": "tightship.probes.servers:ServerProbe",
     "transport": "tightship.probes.transports:TransportProbe",
     "reader": "tightship.probes.readers:ReaderProbe",
@@ -39,8 +40,11 @@ PROCESS: dict[str, str] = {
     "fd": "tightship.probes.fds:FdProbe",
 }
 
-#: Every kind there is. A lost task is a task to its author.
-KINDS: tuple[str, ...] = (*LOOP, *(k for k in PROCESS if k != "lost-task"))
+#: Parts of another kind: a lost task is a task to its author, a loop's child a process.
+_PARTS = ("lost-task", "child")
+
+#: Every kind there is.
+KINDS: tuple[str, ...] = tuple(k for k in (*LOOP, *PROCESS) if k not in _PARTS)
 
 
 def load(kind: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -13,6 +15,8 @@ from .base import ObjectProbe, fd_key, target
 from .fdtable import TABLE
 
 __all__ = ["LoopProbe"]
+
+_EVENTS = os.path.join(os.path.dirname(os.__file__), "asyncio", "events.py")
 
 
 class LoopProbe(ObjectProbe):
@@ -40,6 +44,20 @@ class LoopProbe(ObjectProbe):
         executor = getattr(loop, "_default_executor", None)
         if executor is not None:
             yield ("object", id(executor))
+
+    def doubt(self, handle: Any) -> str:
+        """Doubt the loop that `asyncio.get_event_loop` made because there was none.
+
+        Whoever asked first is not its owner: as long as it is the thread's current loop,
+        everybody after him is given the same.
+        """
+        made = self.made(handle) or ()
+        if any(c.co_name == "get_event_loop" and c.co_filename == _EVENTS for c, _ in made):
+            policy = getattr(sys.modules["asyncio.events"], "_event_loop_policy", None)
+            current = getattr(getattr(policy, "_local", None), "_loop", None)
+            if current is not None and current is target(handle):
+                return "lazily made: asyncio.get_event_loop() gives it to everybody in this thread"
+        return ""
 
     def label(self, handle: Any) -> str:
         """Return a type name that every platform and Python shares."""

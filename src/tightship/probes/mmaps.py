@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 
 from ..explain import fds
 from ..ledger import LEDGER
-from ..model import Evidence, Key
-from .base import ObjectProbe, target
+from ..model import Evidence
+from ..origin import shorten
+from .base import FdKey, ObjectProbe, target
 from .fdtable import TABLE
 
 __all__ = ["MmapProbe"]
@@ -31,7 +32,7 @@ class MmapProbe(ObjectProbe):
         """All maps are alike."""
         return "mmap"
 
-    def covers(self, handle: Any) -> Iterable[Key]:
+    def covers(self, handle: Any) -> Iterable[FdKey]:
         """A map of a file keeps a duplicate of its descriptor, which nobody else made."""
         mapping = target(handle)
         if mapping is None or mapping.closed:
@@ -45,11 +46,21 @@ class MmapProbe(ObjectProbe):
                     yield key
 
     def explain(self, handle: Any) -> Evidence:
-        """Say its size."""
+        """Say its size, and which file it shows."""
         mapping = target(handle)
         if mapping is None or mapping.closed:
             return Evidence("a memory map that is gone")
-        return Evidence("memory map", [("size", f"{len(mapping)} bytes")])
+        evidence = Evidence("memory map", [("size", f"{len(mapping)} bytes")])
+        paths = self._paths(handle)
+        if paths:
+            evidence.facts.append(("maps", " or ".join(sorted(map(shorten, paths)))))
+        evidence.facts.append(("origin", "not known: Python tells nobody when one is made"))
+        return evidence
+
+    def _paths(self, handle: Any) -> set[str]:
+        """Return the files that a map may be of, going by descriptors and sizes."""
+        infos = (fds.classify(key[1]) for key in self.covers(handle))
+        return {info.target for info in infos if info is not None}
 
 
 def _mapped() -> Iterator[tuple[int, str]]:

@@ -109,12 +109,13 @@ def _callback(timer: Any) -> Any:
 
 
 def _of_waiter(timer: Any) -> bool:
-    """Tell whether a timer only serves a waiting task: a sleep, or a time-out's end.
+    """Tell whether a timer only serves a waiting task, or a connection that shakes hands.
 
-    Its task is the finding; a timer that outlives its waiter does nothing at all.
+    A sleep, a time-out's end: the task or the transport is the finding; a timer that outlives
+    what it serves does nothing at all.
     """
     name = callback_name(_callback(timer))
-    return name in {
+    return name.startswith("SSLProtocol.") or name in {
         "_set_result_unless_cancelled",
         "_release_waiter",
         "Timeout._on_timeout",
