@@ -14,6 +14,7 @@ from .survivors import MOVING, Survivor, task_runs
 
 __all__ = ["Waiting", "clock", "pause", "turn"]
 
+#: The real one: this module is loaded before a test can put its own in place.
 clock = time.monotonic
 
 #: A survivor gone within this many seconds was only on its way out.

@@ -3,7 +3,7 @@
 Somebody tells a `Watch` when owners begin and end; it answers with findings. It knows nothing
 of pytest. What there is, is for `looking` to say; whose it is, for `attribution`; whether it
 may still go away, for `waiting`; how certain it is, for `judging`; and its words are found in
-`telling`. These three, and `collected`, are loaded when there is something to judge.
+`telling`. The last two, and `collected`, are loaded when there is something to judge.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from .reported import Reported, told_by
 from .roster import Roster
 from .runtimes import anyio_runner, loops, threads, trio_fixtures
 from .survivors import Survivor, waits_for
+from .waiting import Waiting
 
 if TYPE_CHECKING:
     from .collected import Collected
     from .judging import Judging
     from .telling import Telling
-    from .waiting import Waiting
 
 __all__ = ["Watch"]
 
@@ -94,8 +94,6 @@ class Watch:
     @cached_property
     def waiting(self) -> Waiting:
         """Gives survivors time."""
-        from .waiting import Waiting
-
         return Waiting(self.roster, self.telling.finding, self.loops.open)
 
     @cached_property
