@@ -266,8 +266,8 @@ KNOWN: tuple[Known, ...] = (
         "fd",
         "epoll",
         "Twisted's global reactor: made when it is imported, kept for ever",
-        module="twisted.internet.epollreactor",
-        unseen=True,
+        module="twisted.internet.reactor",
+        made="twisted/internet/reactor.py",
         count=1,
     ),
     *(

@@ -81,6 +81,14 @@ PAIRS = {
         make("pipe", "read-end", stack=["twisted/internet/reactor.py:101", "a.py:1"]),
         make("pipe", "read-end", stack=["twisted/internet/selectreactor.py:109", "a.py:1"]),
     ),
+    "Twisted's epoll": (
+        make(
+            "fd",
+            "epoll",
+            stack=["twisted/internet/epollreactor.py:83", "twisted/internet/reactor.py:101"],
+        ),
+        make("fd", "epoll", stack=["shop/poller.py:9"]),
+    ),
     "pytest-timeout": (
         make("thread", "pytest_timeout tests/test_x.py::test_a"),
         make("thread", "Timer"),

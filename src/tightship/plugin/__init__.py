@@ -82,9 +82,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     session: Any = config.pluginmanager.get_plugin("tightship-session")
     if session is not None:
         config.pluginmanager.unregister(session)
-        controller = config.pluginmanager.get_plugin("tightship-controller")
-        if controller is not None:
-            config.pluginmanager.unregister(controller)
+        for name in ("tightship-controller", "tightship-reports"):
+            if config.pluginmanager.has_plugin(name):
+                config.pluginmanager.unregister(name=name)
         session.close()
 
 

@@ -44,9 +44,9 @@ class Tightship:
             where="tightship.expect()",
             today=datetime.date.today(),
         )
-        state = self._session.state
-        if state is not None:
-            state.expectations.extend(parsed.rules)
+        attempt = self._session.attempt
+        if attempt is not None:
+            attempt.expectations = (*attempt.expectations, *parsed.rules)
 
     def adopt(self, obj: object, *, to: str = "session", reason: str) -> None:
         """Give something this test made to a longer-living owner, which is judged for it.
@@ -77,5 +77,5 @@ class Tightship:
     @property
     def findings(self) -> list[Finding]:
         """What this test would be told if it ended at this moment. Changes nothing."""
-        state = self._session.state
-        return [] if state is None else self._session.watch.peek(state.owner)
+        attempt = self._session.attempt
+        return [] if attempt is None else self._session.watch.peek(attempt)

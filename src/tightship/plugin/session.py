@@ -21,23 +21,27 @@ from ..probes import KINDS
 from ..probes.fdtable import OWN
 from ..probes.foreign import load_all
 from ..probes.tempfiles import ROOTS
+from ..rules import AllowRule
 from ..watch import Watch
 
-__all__ = ["TightshipSession"]
+__all__ = ["Attempt", "TightshipSession"]
 
 _WIDE = {"class", "module", "package", "session"}
 
 
-class _State:
-    """What we remember of one run of one test."""
+class Attempt(Owner):
+    """One run of one test: an owner, and what we remember of it."""
 
-    __slots__ = ("expectations", "failed", "findings", "owner")
+    # On the class: most attempts never have one of their own.
+    failed = False
+    failures = 0
+    """How many failures the session had when it began."""
+    findings: Sequence[Finding] = ()
+    expectations: Sequence[AllowRule] = ()
 
-    def __init__(self, owner: Owner) -> None:
-        self.owner = owner
-        self.failed = False
-        self.findings: Sequence[Finding] = ()
-        self.expectations: list[Any] = []
+    def has_failed(self, item: pytest.Item) -> bool:
+        """Tell whether it failed by itself: raised, or passed although it must not."""
+        return self.failed or item.session.testsfailed > self.failures
 
 
 class TightshipSession:
@@ -49,13 +53,13 @@ class TightshipSession:
         self.kinds: tuple[str, ...] = (*KINDS, *(p.kind for p in extra))
         self.policy = Policy(settings)
         self.worker = hasattr(config, "workerinput")
-        self.watch = Watch(grace=settings.grace, on_fault=self._fault)
+        self.watch = Watch(grace=settings.grace, on_fault=self.fault)
         self.extra = extra
         self.faults: dict[str, str] = {}
         self.findings: list[Finding] = []
         self.tests = 0
         self.journal: Journal | None = None
-        self.state: _State | None = None
+        self.attempt: Attempt | None = None
         self.complete = True
         """False once anything kept a test from running."""
         self.bad_markers: list[str] = []
@@ -67,8 +71,6 @@ class TightshipSession:
         self._parent_marked = False
         self._of_workers: list[Finding] = []
         self._judged: list[tuple[pytest.TestReport, list[Finding]]] = []
-        self._outcome = "passed"
-        self._seconds = 0.0
         self._root = origin.root()
         self.session_owner = Owner("the session", "session", "session")
 
@@ -105,6 +107,9 @@ class TightshipSession:
                 session.journal = Journal(path, fresh=not session.worker, own=OWN)
             except JournalError as exc:
                 raise pytest.UsageError(f"tightship: {exc}") from None
+            from .reports import Reports
+
+            config.pluginmanager.register(Reports(session), "tightship-reports")
         # Under pytest-xdist the tests run elsewhere.
         controls = not session.worker and getattr(option, "dist", "no") != "no"
         if controls:
@@ -126,7 +131,7 @@ class TightshipSession:
             try:
                 self.watch.add_probe(probe)
             except TypeError as exc:
-                self._fault(getattr(probe, "kind", repr(probe)), exc)
+                self.fault(getattr(probe, "kind", repr(probe)), exc)
 
     def close(self) -> None:
         """Stop watching and undo everything."""
@@ -141,7 +146,7 @@ class TightshipSession:
         """Return fixtures wider than a test that are set up."""
         return list(self._owners.values())
 
-    def _fault(self, part: str, exc: BaseException) -> None:
+    def fault(self, part: str, exc: BaseException) -> None:
         where = ""
         tb = exc.__traceback__
         while tb is not None:
@@ -191,7 +196,8 @@ class TightshipSession:
             self._parsed[key] = known = mark, parsed
         return known[1]
 
-    def _markers(self, item: pytest.Item) -> list[MarkerPolicy]:
+    def markers(self, item: pytest.Item) -> list[MarkerPolicy]:
+        """Return what a test's markers say, the closest first."""
         found = []
         for node, mark in item.iter_markers_with_node("tightship"):
             try:
@@ -207,7 +213,11 @@ class TightshipSession:
             # A look at all keywords is a walk up the tree: once for all tests of a parent.
             self._parent = parent
             self._parent_marked = parent is not None and "tightship" in parent.keywords
-        if not self._parent_marked and not any(m.name == "tightship" for m in item.own_markers):
+        marked = self._parent_marked
+        for mark in item.own_markers:
+            if mark.name == "tightship":
+                marked = True
+        if not marked:
             self.watch.grace = self.settings.grace
             return self.settings.enabled or "tightship" in getattr(item, "fixturenames", ())
         enabled = grace = None
@@ -240,14 +250,14 @@ class TightshipSession:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """Say that the test begins, before any fixture does."""
-        self.state = None
+        self.attempt = None
         if self._watched(item):
             if not self.watch.installed:
                 self.start()
-            owner = Owner(item.name, nodeid=item.nodeid)
-            owner.reads_log = "caplog" in getattr(item, "fixturenames", ())
-            self.state = _State(owner)
-            self.watch.begin(owner)
+            self.attempt = attempt = Attempt(item.name, nodeid=item.nodeid)
+            attempt.failures = item.session.testsfailed
+            attempt.reads_log = "caplog" in getattr(item, "fixturenames", ())
+            self.watch.begin(attempt)
         return (yield)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -256,15 +266,19 @@ class TightshipSession:
         try:
             return (yield)
         finally:
-            state = self.state
-            if state is not None and not state.owner.ended:
-                state.findings = self.watch.end(state.owner)
+            attempt = self.attempt
+            if attempt is not None and not attempt.ended:
+                attempt.findings = findings = self.watch.end(attempt)
+                if findings and self.journal is None:
+                    from .reports import Reports
+
+                    self.config.pluginmanager.register(Reports(self))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Generator[None, Any, Any]:
         """Let what a fixture's set-up makes belong to the fixture."""
-        state = self.state
-        if state is None:
+        attempt = self.attempt
+        if attempt is None:
             return (yield)
         scope = fixturedef.scope
         if scope not in _WIDE:
@@ -272,15 +286,13 @@ class TightshipSession:
             if code is not None and origin.is_machinery(code.co_filename):
                 # pytest's own, or a runner's: nobody would look for a leak's author there.
                 return (yield)
-            owner = Owner(
-                fixturedef.argname, "function", "fixture", state.owner.nodeid, state.owner
-            )
+            owner = Owner(fixturedef.argname, "function", "fixture", attempt.nodeid, attempt)
             token = CURRENT.set(owner)
             try:
                 return (yield)
             finally:
                 CURRENT.reset(token)
-        owner = Owner(fixturedef.argname, scope, "fixture", state.owner.nodeid)
+        owner = Owner(fixturedef.argname, scope, "fixture", attempt.nodeid)
         before = CURRENT.get()
         self.watch.mark(before)
         self._owners[fixturedef] = owner
@@ -301,111 +313,28 @@ class TightshipSession:
         if owner is not None:
             self.watch.wide_ended(owner)
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_makereport(
-        self, item: pytest.Item
-    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Put findings into the report of the teardown, where nothing swallows them."""
-        report = yield
-        state = self.state
-        if state is not None and self.journal is None and report.outcome == "passed":
-            if report.when != "teardown":
-                return report
-            if not state.findings:
-                self.state = None
-                return report
-        self._reported(item, report, state)
-        return report
+    def pytest_exception_interact(self, node: Any) -> None:
+        """Remember that the test failed by itself: pytest calls this for nothing else."""
+        if self.attempt is not None:
+            self.attempt.failed = True
 
-    def _reported(self, item: pytest.Item, report: pytest.TestReport, state: _State | None) -> None:
-        if self.journal is not None:
-            self._note(report)
-        if report.when != "teardown":
-            if state is not None and report.outcome != "passed":
-                state.failed = state.failed or report.failed
-            return
-        self.state = None
-        if state is None:
-            if self.journal is not None:
-                self._write(item, report, None)
-            return
-        try:
-            self._report(item, report, state)
-        except Exception as exc:
-            self._fault("report", exc)
-
-    def _report(self, item: pytest.Item, report: pytest.TestReport, state: _State) -> None:
-        if state.findings:
-            self._judge(item, report, state)
-        if self.journal is not None:
-            self._write(item, report, state)
-
-    def _note(self, report: pytest.TestReport) -> None:
-        """Keep what the journal says of a test's phases."""
-        if report.when == "setup":
-            self._outcome, self._seconds = "passed", 0.0
-        self._seconds += report.duration
-        outcome: str = report.outcome
-        if hasattr(report, "wasxfail"):
-            outcome = {"skipped": "xfailed", "passed": "xpassed"}.get(outcome, outcome)
-        if outcome != "passed" and self._outcome != "failed":
-            self._outcome = outcome
-
-    def _write(self, item: pytest.Item, report: pytest.TestReport, state: _State | None) -> None:
-        record = {
-            "event": "test",
-            "nodeid": report.nodeid,
-            "outcome": "failed" if report.failed else self._outcome,
-            "findings": [] if state is None else [f.to_dict() for f in state.findings],
-            "watched": state is not None,
-            "seconds": round(self._seconds, 4),
-            "attempt": getattr(item, "execution_count", 1),
-            "pid": os.getpid(),
-        }
+    def told(self, report: pytest.TestReport, judged: list[Finding]) -> None:
+        """Remember what a test's report said."""
         if self.worker:
-            record["worker"] = self.config.workerinput["workerid"]  # type: ignore[attr-defined]
-        self.tests += 1
-        self._journal(record)
+            report.tightship = [f.to_dict() for f in judged]  # type: ignore[attr-defined]
+        else:
+            self._judged.append((report, judged))
 
-    def _journal(self, record: dict[str, Any]) -> None:
-        """Write a line; a journal that cannot be written to is given up."""
+    def record(self, record: dict[str, Any]) -> None:
+        """Write a line of the journal; one that cannot be written to is given up."""
         if self.journal is None:
             return
         try:
             self.journal.write(record)
         except (OSError, ValueError) as exc:
-            self._fault("journal", exc)
+            self.fault("journal", exc)
             self.journal.close()
             self.journal = None
-
-    def _judge(self, item: pytest.Item, report: pytest.TestReport, state: _State) -> None:
-        from ..reporters import terminal
-        from .longrepr import longrepr
-
-        judged = self.policy.judge(
-            group(state.findings),
-            nodeid=report.nodeid,
-            # Whoever got here is watched: the closest marker or the fixture says so.
-            markers=[*self._markers(item), _WATCHED],
-            expectations=state.expectations,
-            own_failure=state.failed or report.failed,
-        )
-        state.findings = judged
-        shown = [f for f in judged if f.verdict is not Verdict.ALLOWED]
-        failing = [f for f in judged if f.verdict is Verdict.FAIL]
-        if self.worker:
-            report.tightship = [f.to_dict() for f in judged]  # type: ignore[attr-defined]
-        else:
-            self._judged.append((report, judged))
-        limit = self.settings.max_findings
-        if failing and report.outcome != "failed":
-            report.outcome = "failed"
-            path, line, _ = item.location
-            report.longrepr = longrepr(failing, limit, path, (line or 0) + 1)
-            shown = [f for f in shown if f.verdict is not Verdict.FAIL]
-        if shown:
-            # pytest shows a teardown's sections by this word.
-            report.sections.append(("tightship after teardown", terminal.report(shown, limit)))
 
     # -- telling ---------------------------------------------------------------------------
 
@@ -453,7 +382,7 @@ class TightshipSession:
             if self.worker:
                 self._hand_over()
             else:
-                self._journal(
+                self.record(
                     {
                         "event": "end",
                         "status": int(session.exitstatus),
@@ -471,7 +400,9 @@ class TightshipSession:
                 finding.verdict = Verdict.NOTE
                 finding.reason = "found when the session ended early"
             return late
-        return self.policy.judge(late, nodeid="", markers=[_WATCHED], own_failure=False)
+        from .reports import JUDGED
+
+        return self.policy.judge(late, nodeid="", markers=[JUDGED], own_failure=False)
 
     def _hand_over(self) -> None:
         """Give the controller what a worker knows."""
@@ -495,7 +426,7 @@ class TightshipSession:
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
         """Write the line that a crashed worker could not write."""
-        self._journal(
+        self.record(
             {
                 "event": "test",
                 "nodeid": crashitem,
@@ -546,7 +477,7 @@ class TightshipSession:
         if self.journal is not None and not self.worker:
             from .. import __version__
 
-            self._journal(
+            self.record(
                 {
                     "event": "run",
                     "schema": SCHEMA,
@@ -569,10 +500,6 @@ class _Controller:
             self.session.tests += 1
             told = getattr(report, "tightship", ())
             self.session.gather(report, map(Finding.from_dict, told))
-
-
-#: Ends the list of a watched test's markers: what is judged is judged.
-_WATCHED = MarkerPolicy("", enabled=True)
 
 
 def _all_chosen(config: pytest.Config, session: pytest.Session) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from ..ledger import LEDGER
 from ..model import Evidence, Key
 from .base import ObjectProbe, target, weak
 from .processes import plumbing
@@ -26,11 +25,11 @@ class ExecutorProbe(ObjectProbe):
         """Note births of executors."""
         patch.when_imported(
             "concurrent.futures.thread",
-            lambda m: patch.after_method(m.ThreadPoolExecutor, "__init__", LEDGER.note),
+            lambda m: patch.births(m.ThreadPoolExecutor),
         )
         patch.when_imported(
             "concurrent.futures.process",
-            lambda m: patch.after_method(m.ProcessPoolExecutor, "__init__", LEDGER.note),
+            lambda m: patch.births(m.ProcessPoolExecutor),
         )
 
     def opened(self, obj: Any) -> bool:

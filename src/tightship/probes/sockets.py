@@ -40,7 +40,7 @@ class SocketProbe(FdKindProbe):
             LEDGER.hand_on(sock, sock.fileno())
 
         def on_import(module: Any) -> None:
-            patch.after_method(module.socket, "__init__", LEDGER.note)
+            patch.births(module.socket)
             patch.before_method(module.socket, "detach", detaching)
 
         patch.when_imported("socket", on_import)

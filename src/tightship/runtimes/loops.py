@@ -68,12 +68,21 @@ class Loops:
             except Exception as exc:
                 patch.fault(exc, "loop")
 
-        def born(loop: Any) -> None:
-            ref = LEDGER.note(loop, skip=2)
-            if ref is not None:
-                refs[id(loop)] = ref
+        def wrap_init(cls: Any) -> None:
+            init = cls.__init__
 
-        def wrap(cls: Any) -> None:
+            @functools.wraps(init)
+            def __init__(self: Any, /, *args: Any, **kwargs: Any) -> None:
+                init(self, *args, **kwargs)
+                if patch.active:
+                    try:
+                        refs[id(self)] = LEDGER.note(self) or weakref.ref(self)
+                    except Exception as exc:
+                        patch.fault(exc, "loop")
+
+            patch.set(cls, "__init__", __init__)
+
+        def wrap_close(cls: Any) -> None:
             close = cls.close
 
             @functools.wraps(close)
@@ -87,7 +96,7 @@ class Loops:
         def on_asyncio(_: Any) -> None:
             from asyncio import base_events, runners, selector_events
 
-            patch.after_method(base_events.BaseEventLoop, "__init__", born)
+            wrap_init(base_events.BaseEventLoop)
             _mute(patch, selector_events.BaseSelectorEventLoop, "_make_self_pipe")
             cancel_all = runners._cancel_all_tasks  # type: ignore[attr-defined]
 
@@ -102,13 +111,13 @@ class Loops:
             if sys.platform != "win32":
                 from asyncio import unix_events
 
-                wrap(unix_events._UnixSelectorEventLoop)
+                wrap_close(unix_events._UnixSelectorEventLoop)
             else:  # untried: no Windows machine was at hand
-                wrap(selector_events.BaseSelectorEventLoop)
+                wrap_close(selector_events.BaseSelectorEventLoop)
 
         def on_uvloop(module: Any) -> None:
-            patch.after_method(module.Loop, "__init__", born)
-            wrap(module.Loop)
+            wrap_init(module.Loop)
+            wrap_close(module.Loop)
 
         def on_tornado(module: Any) -> None:
             # Its test case cancels what is left by itself, before it closes the loop.
