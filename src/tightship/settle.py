@@ -15,6 +15,8 @@ __all__ = ["FREE_TURNS", "NEAR", "QUIET", "Settle"]
 QUIET = 0.1
 #: A timer due within this many seconds counts as "something is moving".
 NEAR = 0.1
+#: Turns without progress that something at work is granted, however slow the machine is.
+BUSY_TURNS = 120
 #: Turns that are always granted: unwinding a cancelled task takes one per await level.
 FREE_TURNS = 8
 
@@ -36,6 +38,7 @@ class Settle:
         """Looks so far."""
         self._left = -1
         self._moved = 0.0
+        self._turn_moved = 0
 
     def again(
         self, left: int, now: float, *, ready: bool, due: float | None = None
@@ -51,13 +54,16 @@ class Settle:
         if left == 0:
             return None
         if left != self._left:
-            self._left, self._moved = left, now
+            self._left, self._moved, self._turn_moved = left, now, self.turns
         self.turns += 1
         if self.turns <= FREE_TURNS:
             return 0.0
-        if now - self.started >= self.cap or now - self._moved >= self.quiet:
+        if now - self.started >= self.cap:
             return None
-        remaining = self.quiet - (now - self._moved)
+        quiet = now - self._moved >= self.quiet
+        if quiet and not (ready and self.turns - self._turn_moved < BUSY_TURNS):
+            return None
+        remaining = max(0.001, self.quiet - (now - self._moved))
         if ready:
             return 0.0 if self.turns <= 64 else min(0.001, remaining)
         if due is not None and due <= NEAR:

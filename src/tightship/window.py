@@ -41,8 +41,8 @@ _get_count = gc.get_count
 #: 3.14 has another kind of generations (untried there: no such interpreter was at hand).
 _GENERATIONS = sys.version_info < (3, 14)
 
-#: Windows after which we look whether the heap has grown.
-_ROUNDS = 64
+#: Windows, and objects that outlived them, after which we look whether the heap has grown.
+_ROUNDS, _SURVIVED = 64, 20_000
 
 #: Functions of `gc` that would see less than they should while a window is open.
 GUARDED = ("collect", "freeze", "unfreeze", "get_objects", "get_referrers", "get_freeze_count")
@@ -83,6 +83,10 @@ class Window:
         self._outer: Window | None = None
         self._hearing: Hearing | None = None
         self._warned: Any = None
+        self._aged = False
+        """True once a full collection has made old what was born in the window."""
+        self._survived = 0
+        """Objects that outlived their windows since the heap was last looked at, about."""
         self._listener = self._collector_runs
         self.looking = False
         """True while Tightship itself looks around: the guards step aside."""
@@ -144,6 +148,7 @@ class Window:
             self._outer = outer
         self._earlier.clear()
         self._warned = warnings._showwarnmsg_impl  # type: ignore[attr-defined]
+        self._aged = False
         _freeze()
         self.is_open = True
         Window.current = self
@@ -162,7 +167,10 @@ class Window:
             self._dull.clear()
         if self._earlier or self._garbage:
             return False
-        kinds = set(map(type, _get_objects()))
+        objects = _get_objects()
+        kinds = set(map(type, objects))
+        self._survived += len(objects)
+        del objects
         if not (kinds <= self._dull or self._all_dull(kinds - self._dull)):
             return False
         self._sweep()
@@ -171,8 +179,8 @@ class Window:
     def _sweep(self) -> None:
         """Collect what was born in the window.
 
-        It lies in the two young generations unless the collector promoted some meanwhile:
-        freezing has set its counts to zero. A full collection would also empty the
+        It lies in the two young generations unless the collector ran by itself and promoted
+        some: freezing has set its counts to zero. A full collection would also empty the
         interpreter's free lists.
         """
         callbacks = gc.callbacks
@@ -181,7 +189,12 @@ class Window:
         if ours:
             callbacks.pop()
         try:
-            if _GENERATIONS and not _get_count()[2]:
+            if any(ref is None or ref() is not None for _, ref, _ in self._earlier):
+                # Set aside in the middle of the test, and garbage by now, perhaps.
+                _unfreeze()
+                _collect()
+                _freeze()
+            elif _GENERATIONS and not self._aged and not _get_count()[2]:
                 _collect(1)
             else:
                 _collect()
@@ -238,6 +251,7 @@ class Window:
             ):
                 self._hearing = Hearing()
             return
+        self._aged = self._aged or info["generation"] >= 2
         hearing, self._hearing = self._hearing, None
         if hearing is None:
             return
@@ -265,6 +279,7 @@ class Window:
         wanted = self._types()
         isdisjoint = wanted.isdisjoint
         objects = _get_objects()
+        self._survived += len(objects)
         try:
             kinds = set(map(type, objects))
             if _Canary in kinds:
@@ -323,8 +338,8 @@ class Window:
             elif not self.keep_frozen:
                 _unfreeze()
                 self._rounds += 1
-                if self._rounds >= _ROUNDS:
-                    self._rounds = 0
+                if self._rounds >= _ROUNDS or self._survived >= _SURVIVED:
+                    self._rounds = self._survived = 0
                     self._collect_old()
 
     def _collect_old(self) -> None:

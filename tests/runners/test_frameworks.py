@@ -150,8 +150,13 @@ TORNADO = """
 import asyncio
 import tornado.testing
 import tornado.web
+from tornado import gen
 from tornado.ioloop import IOLoop, PeriodicCallback
 from harbour import *
+
+
+def poll():
+    pass
 
 
 class Hello(tornado.web.RequestHandler):
@@ -175,6 +180,15 @@ class TestAsync(tornado.testing.AsyncTestCase):
     @tornado.testing.gen_test
     async def test_async_periodic(self):
         PeriodicCallback(print, 1000_000).start()
+
+    @tornado.testing.gen_test
+    async def test_async_callback(self):
+        self.io_loop.call_later(60, poll)
+
+    @tornado.testing.gen_test
+    async def test_async_given_up_clean(self):
+        with self.assertRaises(TimeoutError):
+            await asyncio.wait_for(gen.sleep(60), 0.01)
 
     def test_async_last(self):
         pass
@@ -204,8 +218,9 @@ class TestHTTP(tornado.testing.AsyncHTTPTestCase):
 def test_tornados_test_cases(run):
     """tornado cancels what is left in its own tearDown; it is found all the same."""
     ran = run(test_it=TORNADO)
-    assert ran.counts["passed"] == 9
+    assert ran.counts["passed"] == 11
     assert ran.found == {
+        "test_async_callback": ["timer test_async_callback"],
         "test_async_leak": ["task test_async_leak"],
         "test_async_periodic": ["timer test_async_periodic"],
         "test_http_leak": ["task test_http_leak"],

@@ -72,6 +72,9 @@ class TimerProbe(BaseProbe):
         Who has to be told is whoever left the library's object open, and he is.
         """
         timer = target(handle)
+        code = getattr(_unwrapped(_callback(timer)), "__code__", None)
+        if code is not None and layer(code.co_filename) == 0:
+            return ""  # by way of a library, perhaps, but for the project
         birth = None if timer is None else LEDGER.of(timer)
         for code, _ in birth.made if birth is not None else ():
             rank = layer(code.co_filename)
@@ -102,10 +105,17 @@ class TimerProbe(BaseProbe):
 
 
 def _callback(timer: Any) -> Any:
-    if timer is None or hasattr(timer, "_callback"):
-        return getattr(timer, "_callback", None)
-    # uvloop's: the first thing it holds is what it will call.
-    return next((held for held in gc.get_referents(timer) if callable(held)), None)
+    if timer is None:
+        return None
+    callback, args = getattr(timer, "_callback", None), getattr(timer, "_args", None)
+    if callback is None:
+        # uvloop's: the first thing it holds is what it will call.
+        held = gc.get_referents(timer)
+        callback = next((h for h in held if callable(h)), None)
+        args = next((h for h in held if isinstance(h, tuple)), None)
+    if args and getattr(callback, "__qualname__", "") == "IOLoop._run_callback":
+        return args[0]  # tornado's, which hides what it was asked to call
+    return callback
 
 
 def _of_waiter(timer: Any) -> bool:
@@ -114,7 +124,10 @@ def _of_waiter(timer: Any) -> bool:
     A sleep, a time-out's end: the task or the transport is the finding; a timer that outlives
     what it serves does nothing at all.
     """
-    name = callback_name(_callback(timer))
+    callback = _unwrapped(_callback(timer))
+    name = callback_name(callback)
+    if getattr(callback, "__module__", "") == "tornado.gen":
+        return name.startswith(("sleep.", "with_timeout."))
     return name.startswith("SSLProtocol.") or name in {
         "_set_result_unless_cancelled",
         "_release_waiter",
@@ -124,13 +137,19 @@ def _of_waiter(timer: Any) -> bool:
     }
 
 
-def callback_name(callback: Any) -> str:
-    """Return a name for a callback that is stable between runs."""
+def _unwrapped(callback: Any) -> Any:
+    """Return the function within partials."""
     for _ in range(4):
         inner = getattr(callback, "func", None)
         if inner is None:
             break
         callback = inner
+    return callback
+
+
+def callback_name(callback: Any) -> str:
+    """Return a name for a callback that is stable between runs."""
+    callback = _unwrapped(callback)
     name = getattr(callback, "__qualname__", None) or getattr(callback, "__name__", None)
     if name is None:
         return "a callback" if callback is None else type(callback).__qualname__
