@@ -240,10 +240,19 @@ async def test_clean_subprocess_that_was_read():
     assert (await process.communicate()) == (b"x", b"")
 
 
+class Ended(asyncio.SubprocessProtocol):
+    def __init__(self):
+        self.ended = asyncio.Event()
+
+    def connection_lost(self, exc):
+        self.ended.set()
+
+
 async def test_clean_subprocess_whose_transport_is_closed():
     loop = asyncio.get_running_loop()
-    transport, _ = await loop.subprocess_exec(asyncio.SubprocessProtocol, "cat")
+    transport, protocol = await loop.subprocess_exec(Ended, "cat")
     transport.close()
+    await protocol.ended.wait()
 
 
 async def test_clean_subprocess_that_was_not_read_but_ended():
