@@ -9,7 +9,7 @@ for briefly, and wall time is only a cap.
 
 from __future__ import annotations
 
-__all__ = ["NEAR", "QUIET", "Settle"]
+__all__ = ["FREE_TURNS", "NEAR", "QUIET", "Settle"]
 
 #: Seconds without any survivor going away after which waiting is given up.
 QUIET = 0.1

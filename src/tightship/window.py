@@ -74,7 +74,8 @@ class Window:
         self._canary = _Canary()
         self._rounds = 0
         self._blocks = 0
-        self._keep_frozen: bool | None = None
+        self.keep_frozen: bool | None = None
+        """Whether the program itself wants its heap frozen; None until that was looked at."""
         self._wanted: frozenset[type] = frozenset()
         self._dull: set[type] = set()
         self._garbage: list[Garbage] = []
@@ -126,9 +127,9 @@ class Window:
     def resume(self, called: str) -> None:
         """Set everything aside again."""
         if called == "freeze":
-            self._keep_frozen = True
+            self.keep_frozen = True
         elif called == "unfreeze":
-            self._keep_frozen = False
+            self.keep_frozen = False
         _freeze()
         self.paused = False
 
@@ -136,10 +137,10 @@ class Window:
         """Set everything older aside."""
         if not AVAILABLE:
             return
-        if self._keep_frozen is None:
+        if self.keep_frozen is None:
             # A suite that froze its imports once (a common conftest trick) stays frozen.
             # Python 3.12 has set a few hundred of its own objects aside by itself.
-            self._keep_frozen = _freeze_count() > 5000
+            self.keep_frozen = _freeze_count() > 5000
         outer = Window.current
         if outer is not None and outer is not self and outer.is_open:
             # A pytest run inside a test: what the outer window holds is noted there.
@@ -334,7 +335,7 @@ class Window:
                 Window.current = outer
                 outer.pause()
                 outer.resume("close")
-            elif not self._keep_frozen:
+            elif not self.keep_frozen:
                 _unfreeze()
                 self._rounds += 1
                 if self._rounds >= _ROUNDS or self._survived >= _SURVIVED:

@@ -18,6 +18,7 @@ FLOORS = (
         "origin",
         "ledger",
         "settle",
+        "survivors",
         "suggest",
         "rules",
         "config",
@@ -28,7 +29,12 @@ FLOORS = (
         "journal",
     },
     {"births", "window", "probes", "runtimes", "explain", "reporters"},
-    {"watch", "blocks", "doctor", "testing"},
+    {"roster"},
+    {"looking", "reported", "telling", "waiting"},
+    {"attribution", "collected"},
+    {"judging"},
+    {"watch"},
+    {"blocks", "doctor", "testing"},
     {"plugin", "cli", "__main__"},
 )
 

@@ -90,6 +90,45 @@ def test_a_kinds_threshold_can_be_set_everywhere(suite, pytester, monkeypatch, s
     assert ran.tests["test_strong"]["findings"] == []
 
 
+def test_a_kind_that_is_off_takes_its_parts_along(suite):
+    """It is looked at all the same: else its parts would be findings of other kinds.
+
+    A marker or a block can ask for it, so it cannot be left out for the whole run.
+    """
+    ran = suite(
+        """
+import asyncio
+import pytest
+from tightship import no_leaks
+
+KEPT = []
+
+def leak():
+    async def main():
+        KEPT.append(await asyncio.start_server(print, "127.0.0.1", 0))
+    asyncio.run(main())
+
+def test_off():
+    leak()
+
+@pytest.mark.tightship(threshold={"server": "strong"})
+def test_marker():
+    leak()
+
+def test_block():
+    with no_leaks():
+        leak()
+""",
+        "--tightship-threshold=server=off",
+        status=1,
+    )
+    assert ran.tests["test_off"]["findings"] == [], ran.text
+    assert [f["kind"] for f in ran.tests["test_marker"]["findings"]] == ["server"], ran.text
+    assert ran.failed == {"test_marker"}, ran.text
+    assert ran.tests["test_block"]["outcome"] == "failed"
+    assert "LeakError: server" in ran.text, ran.text
+
+
 def test_a_stronger_source_wins(suite, monkeypatch):
     """Marker beats command line beats environment beats file."""
     monkeypatch.setenv("TIGHTSHIP_THRESHOLD", "possible")

@@ -28,6 +28,7 @@ __all__ = [
     "CHILDREN",
     "Loops",
     "context_of",
+    "current_task",
     "default_executor",
     "is_quiet",
     "is_uvloop",
@@ -193,6 +194,15 @@ def context_of(obj: Any) -> Context | None:
         # uvloop's keep it out of Python's sight, but not of the collector's.
         context = next((h for h in gc.get_referents(obj) if isinstance(h, Context)), None)
     return context
+
+
+def current_task() -> Any:
+    """Return the asyncio task that is running here, if there is one."""
+    asyncio = sys.modules.get("asyncio")
+    try:
+        return asyncio.current_task() if asyncio is not None else None
+    except RuntimeError:
+        return None
 
 
 def pending_tasks(loop: Any) -> list[weakref.ref[Any]]:
