@@ -11,25 +11,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-__all__ = ["IN_PARENT", "depth"]
+__all__ = ["DEPTH", "IN_PARENT"]
 
 #: Called in the parent, on the line that forked, once the child runs.
 IN_PARENT: list[Callable[[], None]] = []
 
-_depth = 0
-
-
-def depth() -> int:
-    """Return how many forks lie between this process and the one that imported us.
-
-    Cheaper than `os.getpid`, which is a system call: this is asked for every test.
-    """
-    return _depth
+#: One number: how many forks lie between this process and the one that imported us. Cheaper
+#: than `os.getpid`, which is a system call: this is asked for every test.
+DEPTH = [0]
 
 
 def _in_child() -> None:
-    global _depth
-    _depth += 1
+    DEPTH[0] += 1
 
 
 def _in_parent() -> None:

@@ -47,6 +47,8 @@ class Ledger:
     def __init__(self) -> None:
         self.count = 0
         """Births so far, the number of the latest one."""
+        self.pids = 0
+        """Child processes so far."""
         self.events = 0
         """Things that happened and have to be judged: whoever records one adds one here."""
         self.muted = 0
@@ -176,6 +178,7 @@ class Ledger:
     def note_pid(self, pid: int, skip: int = 1) -> None:
         """Note a child process that was made without an object around it."""
         self.count += 1
+        self.pids += 1
         self._pids[pid] = Birth(current(), capture(skip + 1))
 
     def of_pid(self, pid: int) -> Birth | None:

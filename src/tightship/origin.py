@@ -35,6 +35,7 @@ DEPTH = 12
 Raw = tuple[tuple[CodeType, int], ...]
 
 _getframe = sys._getframe
+_modulename = getattr(sys, "_getframemodulename", None)
 _ranks: dict[str, int] = {}
 _machinery: dict[str, bool] = {}
 
@@ -64,6 +65,21 @@ def capture(skip: int = 1, depth: int = DEPTH) -> Raw:
         frame = frame.f_back
         depth -= 1
     return tuple(pairs)
+
+
+def by_runner() -> bool:
+    """Tell whether a test runner's plugin makes an event loop right now: it will close it.
+
+    Asked of the frames above asyncio's, four at least, without making objects of them (Python
+    3.12 and later; before, nobody can tell).
+    """
+    if _modulename is None:
+        return False
+    for depth in range(4, 10):
+        name = _modulename(depth)
+        if name is None or not name.startswith("asyncio."):
+            return name in ("pytest_asyncio.plugin", "anyio._backends._asyncio")
+    return False
 
 
 def is_machinery(file: str) -> bool:

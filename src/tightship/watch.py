@@ -8,15 +8,14 @@ may still go away, for `waiting`; how certain it is, for `judging`; and its word
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from . import forks
 from .attribution import Attribution
 from .births import Patcher
+from .forks import DEPTH
 from .ledger import LEDGER
 from .looking import Looking, Stillness
 from .model import Certainty, Finding, Key, Owner
@@ -108,7 +107,7 @@ class Watch:
     def install(self) -> None:
         """Load the probes and enter all patches."""
         self.patch = Patcher(self.roster.fault)
-        self._forks = forks.depth()
+        self._forks = DEPTH[0]
         self._outside = CURRENT.get()
         if self._alone():
             fdtable.TABLE.open()
@@ -129,7 +128,7 @@ class Watch:
     @property
     def here(self) -> bool:
         """True in the process that it was installed in, False in a forked child."""
-        return self._forks == forks.depth()
+        return self._forks == DEPTH[0]
 
     def add_probe(self, probe: Any) -> None:
         """Add a probe of another package. Raises TypeError if it isn't one."""
@@ -188,15 +187,15 @@ class Watch:
 
     def begin(self, owner: Owner) -> None:
         """Say that a test (or block) begins; its window opens."""
-        if self._forks != forks.depth():
+        if self._forks != DEPTH[0]:
             return
         # Whatever happened between two tests is nobody's leak. Births noted there have no
         # owner; descriptors are the one kind that may come without a birth.
         if fdtable.TABLE.tick() != self._fds or self._last is None:
             self._account()
         CURRENT.set(owner)
-        WATCHED.begin(owner)
         self.window.open()
+        WATCHED.owner, WATCHED.impl = owner, self.window.warned
 
     def mark(self, owner: Owner | None) -> None:
         """Say that what exists now, and has no better owner, belongs to ``owner``.
@@ -231,37 +230,30 @@ class Watch:
 
     def end(self, owner: Owner) -> list[Finding]:
         """Say that a test's teardown is over; return what it and ended fixtures left behind."""
-        if self._forks != forks.depth():  # a forked child runs on with our hooks
+        if self._forks != DEPTH[0]:  # a forked child runs on with our hooks
             return []
         owner.ended = True
-        window = self.window
-        collecting = gc.isenabled()
-        gc.disable()
-        window.looking = True
         try:
             # This part runs for every test, among code that pushed ours out of the
             # processor's caches: each call that it doesn't make is worth a microsecond.
-            survivors = self._on_loops(owner) if self.loops.some else []
             if (
-                not survivors
+                not self.loops.born
                 and not self._early
                 and not self._ended_wide
                 and not self._living
                 and self._read_ticks() == self._last
-                and window.dull()
+                and self.window.dull()
             ):
                 return []
-            return self._end(owner, survivors)
+            with self.stillness():
+                return self._end(owner)
         except Exception as exc:
             self.roster.fault("watch", exc)
             self.reported.covered.clear()
             self._ended_wide.clear()
             return []
         finally:
-            window.looking = False
-            if collecting:
-                gc.enable()
-            window.close()
+            self.window.close()
             CURRENT.set(self._outside)
 
     def _on_loops(self, owner: Owner) -> list[Survivor]:
@@ -277,7 +269,8 @@ class Watch:
             survivors += found
         return survivors
 
-    def _end(self, owner: Owner, survivors: list[Survivor]) -> list[Finding]:
+    def _end(self, owner: Owner) -> list[Finding]:
+        survivors = self._on_loops(owner)
         findings, self._early = self._early, []
         streams_told = bool(findings)
         garbage = self.window.collect()
@@ -315,7 +308,7 @@ class Watch:
     def _loop_closing(self, loop: Any) -> None:
         """Take the last look at a loop that is about to close."""
         owner = current()
-        if owner is None or self._forks != forks.depth():
+        if owner is None or self._forks != DEPTH[0]:
             return
         leaving = sys.exc_info()[1]
         if leaving is not None and not isinstance(leaving, (Exception, GeneratorExit)):

@@ -41,6 +41,10 @@ _get_count = gc.get_count
 #: 3.14 has another kind of generations (untried there: no such interpreter was at hand).
 _GENERATIONS = sys.version_info < (3, 14)
 
+#: So few objects are not worth a collection of their own if none of them matters: those that
+#: are garbage wait for the next look at the whole heap.
+_FEW = 128
+
 #: Windows, and objects that outlived them, after which we look whether the heap has grown.
 _ROUNDS, _SURVIVED = 64, 20_000
 
@@ -77,12 +81,13 @@ class Window:
         self.keep_frozen: bool | None = None
         """Whether the program itself wants its heap frozen; None until that was looked at."""
         self._wanted: frozenset[type] = frozenset()
+        self._modules = -1
         self._dull: set[type] = set()
         self._garbage: list[Garbage] = []
         self._earlier: list[tuple[type, weakref.ref[Any] | None, int]] = []
         self._outer: Window | None = None
         self._hearing: Hearing | None = None
-        self._warned: Any = None
+        self.warned: Any = None
         self._aged = False
         """True once a full collection has made old what was born in the window."""
         self._survived = 0
@@ -147,33 +152,38 @@ class Window:
             outer.pause()
             self._outer = outer
         self._earlier.clear()
-        self._warned = warnings._showwarnmsg_impl  # type: ignore[attr-defined]
+        self.warned = warnings._showwarnmsg_impl  # type: ignore[attr-defined]
         self._aged = False
         _freeze()
         self.is_open = True
         Window.current = self
 
     def dull(self) -> bool:
-        """Collect what the window holds if nothing in it could tell us anything.
+        """Tell whether nothing in the window could tell us anything.
 
         Neither a wanted type, nor one that says something when it dies. So it is for most
         tests, and spares them the two closer looks, `collect` and `objects`.
         """
         if not self.is_open:
             return True
-        wanted = self._types()
-        if wanted is not self._wanted:
-            self._wanted = wanted
-            self._dull.clear()
+        modules = len(sys.modules)
+        if modules != self._modules:
+            self._modules = modules
+            wanted = self._types()
+            if wanted is not self._wanted:
+                self._wanted = wanted
+                self._dull.clear()
         if self._earlier or self._garbage:
             return False
         objects = _get_objects()
         kinds = set(map(type, objects))
-        self._survived += len(objects)
+        count = len(objects)
+        self._survived += count
         del objects
         if not (kinds <= self._dull or self._all_dull(kinds - self._dull)):
             return False
-        self._sweep()
+        if count > _FEW:
+            self._sweep()
         return True
 
     def _sweep(self) -> None:
@@ -247,7 +257,7 @@ class Window:
                 and not self.paused
                 and Window.current is self
                 # Elsewhere by now means that the test wants to read them.
-                and self._warned is warnings._showwarnmsg_impl  # type: ignore[attr-defined]
+                and self.warned is warnings._showwarnmsg_impl  # type: ignore[attr-defined]
             ):
                 self._hearing = Hearing()
             return

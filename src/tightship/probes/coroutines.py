@@ -159,10 +159,5 @@ class _Watched:
     owner: Owner | None = None
     impl: Any = None
 
-    def begin(self, owner: Owner) -> None:
-        """Note it for this owner."""
-        self.owner = owner
-        self.impl = getattr(warnings, "_showwarnmsg_impl", None)
-
 
 WATCHED = _Watched()

@@ -41,7 +41,8 @@ class ProcessProbe(BaseProbe):
     )
 
     def __init__(self) -> None:
-        self._births = 0
+        self._noted = -1
+        self._some = True
         self._children = -1
         self._identity = (0, 0)
         self._losses = 0
@@ -50,7 +51,6 @@ class ProcessProbe(BaseProbe):
         """Note births through every door that leads to a new process."""
 
         def born(obj: Any) -> None:
-            self._births += 1
             LEDGER.note(obj, skip=2)
             pid = _pid(obj)
             if pid:
@@ -59,7 +59,6 @@ class ProcessProbe(BaseProbe):
 
         def born_pid(pid: int) -> None:
             if pid:
-                self._births += 1
                 LEDGER.note_pid(pid, skip=2)
 
         patch.when_imported("subprocess", lambda m: patch.after_method(m.Popen, "__init__", born))
@@ -74,7 +73,6 @@ class ProcessProbe(BaseProbe):
             try:
                 pid = _youngest()
                 if pid:
-                    self._births += 1
                     LEDGER.note_pid(pid, skip=2)
             except Exception as exc:
                 patch.fault(exc, where)
@@ -83,18 +81,23 @@ class ProcessProbe(BaseProbe):
         patch.on_undo(lambda: forks.IN_PARENT.remove(forked))
 
     def tick(self) -> Hashable:
-        """Return what may have changed about our children, 0 while there are none: 0.5 us.
+        """Return what may have changed about our children, 0 while there are none.
 
-        The kernel's list for the main thread is one read; children of other threads count by
-        their births.
+        The kernel is asked once a birth was noted, and as long as there are children: its list
+        for the main thread is one read, and those of other threads count by their births. A
+        child that C code made by itself is seen when anything else moves, and in the end.
         """
+        if self._noted == LEDGER.pids and not self._some:
+            return 0
+        self._noted = LEDGER.pids
         try:
             if self._losses != TABLE.losses:
                 self._check()
             listed = _pread(self._children, 65536, 0)
         except OSError:
             listed = self._open()
-        return (listed, self._births) if listed or self._births else 0
+        self._some = bool(listed)
+        return (listed, LEDGER.pids) if listed else 0
 
     def _check(self) -> None:
         """Raise OSError if the kept descriptor was closed together with others of ours."""

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
+from .. import origin
 from ..ledger import LEDGER
 from ..ownership import current
 
@@ -42,36 +43,40 @@ __all__ = [
 
 
 #: asyncio's subprocess transports, open or not: a loop keeps no list of them.
-CHILDREN: weakref.WeakSet[Any] = weakref.WeakSet()
+CHILDREN: Any = weakref.WeakSet()
 
 
 class Loops:
     """Every event loop made while we watch, by weak reference."""
 
     def __init__(self) -> None:
-        self._refs: dict[int, weakref.ref[Any]] = {}
+        self.born: dict[int, weakref.ref[Any]] = {}
+        """Those that may still be open: empty after a test with a loop of its own."""
 
     def install(self, patch: Patcher, closing: Callable[[Any], None]) -> None:
         """Watch loops from birth to close; ``closing(loop)`` is called once before each close."""
 
-        refs = self._refs
+        refs = self.born
 
-        def look(loop: Any) -> None:
+        def look(loop: Any) -> bool:
+            """Take the last look; return True if there was nothing at all to see."""
             if not patch.active or loop.is_closed() or loop.is_running():
-                return
+                return False
             owner = current()
             if owner is None or getattr(loop, "_tightship_looked", None) is owner:
-                return
+                return False
             try:
                 # Twice for one owner would be once too often: runners cancel, then close.
                 loop._tightship_looked = owner
             except AttributeError:
                 pass
             try:
-                if not is_quiet(loop):
-                    closing(loop)
+                if is_quiet(loop):
+                    return True
+                closing(loop)
             except Exception as exc:
-                patch.fault(exc, "loop")
+                patch.fault(exc, "the last look at a loop")
+            return False
 
         def wrap_init(cls: Any) -> None:
             init = cls.__init__
@@ -81,9 +86,10 @@ class Loops:
                 init(self, *args, **kwargs)
                 if patch.active:
                     try:
-                        refs[id(self)] = LEDGER.note(self) or weakref.ref(self)
+                        ref = None if origin.by_runner() else LEDGER.note(self)
+                        refs[id(self)] = ref or weakref.ref(self)
                     except Exception as exc:
-                        patch.fault(exc, "loop")
+                        patch.fault(exc, "births of loops")
 
             patch.set(cls, "__init__", __init__)
 
@@ -107,7 +113,8 @@ class Loops:
 
             @functools.wraps(cancel_all)
             def _cancel_all_tasks(loop: Any) -> Any:
-                look(loop)
+                if look(loop):
+                    return None  # it has no task: the original would list all and do nothing
                 # Tasks that settling let start may have ended; the original copes with both.
                 return cancel_all(loop)
 
@@ -137,27 +144,22 @@ class Loops:
         patch.when_imported("uvloop", on_uvloop)
         patch.when_imported("tornado.testing", on_tornado)
 
-    @property
-    def some(self) -> bool:
-        """True if there may be a loop that isn't closed."""
-        return bool(self._refs)
-
     def open(self) -> list[Any]:
         """Return loops that aren't closed."""
-        if not self._refs:
+        if not self.born:
             return []
         loops = []
-        for key, ref in list(self._refs.items()):
+        for key, ref in list(self.born.items()):
             loop = ref()
             if loop is None or loop.is_closed():
-                self._refs.pop(key, None)
+                self.born.pop(key, None)
             else:
                 loops.append(loop)
         return loops
 
     def meet(self, loop: Any) -> None:
         """Get to know a loop that was made before we watched."""
-        self._refs.setdefault(id(loop), weakref.ref(loop))
+        self.born.setdefault(id(loop), weakref.ref(loop))
 
 
 def _mute(patch: Patcher, cls: Any, name: str) -> None:
