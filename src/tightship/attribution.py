@@ -109,12 +109,21 @@ class Attribution:
             owner = self._adopter(handle) or owner
         return owner
 
+    def adopted_because(self, handle: Any) -> str:
+        """Return why somebody gave it to another owner, empty if nobody did."""
+        entry = self._adoption(handle)
+        return "" if entry is None else entry[2]
+
     def _adopter(self, handle: Any) -> Owner | None:
+        entry = self._adoption(handle)
+        return None if entry is None else entry[1]
+
+    def _adoption(self, handle: Any) -> tuple[weakref.ref[Any] | None, Owner, str] | None:
         obj = object_of(handle)
         entry = self._adopted.get(id(obj)) if obj is not None else None
         if entry is None or (entry[0] is not None and entry[0]() is not obj):
             return None
-        return entry[1]
+        return entry
 
     def _segment(self, key: Key, handle: Any) -> Owner | None:
         entry = self._segments.get(key)

@@ -63,7 +63,8 @@ class Judging:
                 s.certainty = Certainty.POSSIBLE
 
     def _proven(self, s: Survivor) -> bool:
-        if getattr(s.probe, "proves", None) is not None and s.probe.proves(s.handle):
+        proves = getattr(s.probe, "proves", None)
+        if proves is not None and self.roster.ask(s.probe, partial(proves, s.handle), False):
             return True
         return s.probe.kind == "task" and self._lost(s)
 

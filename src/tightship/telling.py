@@ -60,11 +60,18 @@ class Telling:
     Args:
         roster: the probes that know the words.
         on_fault: called with (part, exception) if naming a holder fails.
+        adopted_because: tells of a handle why somebody gave it to another owner.
     """
 
-    def __init__(self, roster: Roster, on_fault: Callable[[str, BaseException], None]) -> None:
+    def __init__(
+        self,
+        roster: Roster,
+        on_fault: Callable[[str, BaseException], None],
+        adopted_because: Callable[[Any], str],
+    ) -> None:
         self.roster = roster
         self.on_fault = on_fault
+        self._adopted_because = adopted_because
 
     def findings(self, chosen: Iterable[tuple[Survivor, list[Survivor]]]) -> list[Finding]:
         """Return a finding for each survivor, which names its parts."""
@@ -84,6 +91,9 @@ class Telling:
         s.subject = evidence.subject
         facts = list(evidence.facts)
         stack = [f"{x.file}:{x.line}" for x in origin.stack_sites(raw or (), trim=False)]
+        adopted = self._adopted_because(handle)
+        if adopted:
+            facts.append(("adopted", adopted))
         if probe.kind not in EVENTS:
             held = self._held(s)
             if held:

@@ -88,7 +88,7 @@ class Watch:
         """Makes findings."""
         from .telling import Telling
 
-        return Telling(self.roster, self.on_fault)
+        return Telling(self.roster, self.on_fault, self.attribution.adopted_because)
 
     @cached_property
     def waiting(self) -> Waiting:

@@ -192,7 +192,9 @@ def test_second():
     ran = suite(source.replace("CLOSE", ""), threshold, status=1)
     assert ran.failed == set(), ran.text
     assert "outlived the session" in ran.section, ran.text
-    assert [f["kind"] for f in ran.records[-1]["findings"]] == ["socket"]
+    (finding,) = ran.records[-1]["findings"]
+    assert finding["kind"] == "socket"
+    assert ["adopted", "one for all"] in finding["facts"]
     ran = suite(source.replace("CLOSE", ""), threshold, "-n1", status=1)
     assert "outlived the session" in ran.section, ran.text
     assert [f["kind"] for f in ran.records[-1]["findings"]] == ["socket"]

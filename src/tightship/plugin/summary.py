@@ -22,7 +22,8 @@ def header(session: TightshipSession) -> str | None:
         return f"tightship-{__version__}: off (watches tests that ask for it)"
     off = [k for k in session.kinds if session.settings.thresholds.get(k) == "off"]
     text = f"tightship-{__version__}: {len(session.kinds) - len(off)} kinds watched"
-    text += f", a test fails from {session.settings.threshold!r} on"
+    level = session.settings.threshold
+    text += f", a test fails from {level!r} on" if level != "off" else ", no test fails"
     if off:
         text += f"; off: {', '.join(off)}"
     blind = blind_spots()
