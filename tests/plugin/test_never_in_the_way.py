@@ -189,3 +189,17 @@ def test_let_go():
     assert ran.tests["test_let_go"]["outcome"] == "passed", ran.text
     kinds = {f["kind"] for f in ran.tests["test_leaks"]["findings"]}
     assert {"socket", "file", "sqlite3"} <= kinds
+
+
+def test_our_modules_are_imported_as_they_are(suite):
+    """pytest rewrites a plugin's asserts; where it cannot keep that, each session would pay."""
+    source = """
+import sys
+
+def test_loaders():
+    ours = [m for n, m in sys.modules.items() if n.startswith("tightship.")]
+    rewritten = [m for m in ours if "Rewriting" in type(m.__loader__).__name__]
+    assert "tightship.watch" in sys.modules
+    assert [m.__name__ for m in rewritten] in ([], ["tightship.plugin"])
+"""
+    suite(source, status=0)

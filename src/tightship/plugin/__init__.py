@@ -72,6 +72,12 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     if config.option.help or config.option.version:
         return
+    # pytest rewrites the assert statements of all plugins. Ours have none for it, and where it
+    # cannot keep the result (PYTHONDONTWRITEBYTECODE, a read-only site-packages) it would do
+    # so in every session, for a quarter of a second.
+    rewritten = getattr(getattr(config.pluginmanager, "rewrite_hook", None), "_must_rewrite", None)
+    if isinstance(rewritten, set):
+        rewritten.discard("tightship")
     from .session import TightshipSession
 
     config.pluginmanager.register(TightshipSession.from_config(config), "tightship-session")

@@ -394,7 +394,10 @@ class TightshipSession:
 
     def _late(self, session: pytest.Session, owner: Owner) -> list[Finding]:
         self.watch.wide_ended(owner)
-        late = group(self.watch.end(owner))
+        left = self.watch.end(owner)
+        if not left:
+            return []
+        late = group(left)
         if session.shouldfail or session.shouldstop:
             for finding in late:
                 finding.verdict = Verdict.NOTE
