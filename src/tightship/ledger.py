@@ -59,6 +59,7 @@ class Ledger:
         self._pids: dict[int, Birth] = {}
         self._graveyard: OrderedDict[int, tuple[str, Birth]] = OrderedDict()
         self._bury = self._buried
+        self._latest = Birth(None, ())
 
     def happened(self) -> int:
         """Return `events`: the tick of kinds that record what happens."""
@@ -71,7 +72,11 @@ class Ledger:
         """
         if self.muted and self.muted == get_ident():
             return None
-        return self.add(obj, Birth(current(), capture(skip + 1)))
+        birth, owner, made = self._latest, current(), capture(skip + 1)
+        if birth.owner is not owner or birth.made != made:
+            # A thousand births on one line, in a pool, are one entry in memory.
+            birth = self._latest = Birth(owner, made)
+        return self.add(obj, birth)
 
     def add(self, obj: object, birth: Birth) -> weakref.ref[Any] | None:
         """Enter a birth that was captured elsewhere."""
@@ -192,6 +197,7 @@ class Ledger:
         self._fresh.clear()
         self._pids.clear()
         self._graveyard.clear()
+        self._latest = Birth(None, ())
 
 
 #: The process's ledger. Births are process-wide because what they wrap is.
