@@ -170,14 +170,19 @@ class Judging:
             obj = s.object
             if obj is not None:
                 names.append(("object", id(obj)))
+            told = any(self.reported.is_part(n, obj) or n in own for n in names)
             obj = None
             whole = next((covers[n] for n in names if n in covers and covers[n] is not s), None)
             if whole is not None and not _circular(whole, s, covers):
                 parts.setdefault(id(whole), []).append(s)
-            elif not any(n in self.reported.covered or n in own for n in names):
+            elif not told:
                 chosen.append(s)
         if final:
-            self.reported.covered.update(covers)
+            addresses = {k[1] for k in covers if isinstance(k, tuple) and k[0] == "object"}
+            refs = self.window.references(addresses)
+            for key in covers:
+                address = key[1] if isinstance(key, tuple) and key[0] == "object" else 0
+                self.reported.covered[key] = refs.get(address)
         return [(s, parts.get(id(s), [])) for s in chosen]
 
     def _parts_of_loops(self) -> set[Key]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,18 +23,40 @@ class Reported:
     def __init__(self) -> None:
         self.living: list[tuple[Finding, Survivor]] = []
         """Those whose survivor can still be asked; always the same list."""
-        self.covered: set[Key] = set()
-        """Parts of what was told of since the test began."""
+        self.covered: dict[Key, weakref.ref[Any] | None] = {}
+        """Parts of what was told of since the test began; objects by weak reference, since
+        their addresses are used again at once."""
         self._on_loops: dict[Key, Any] = {}
+        self._old: set[Key] = set()
 
     def has(self, key: Key, handle: Any) -> bool:
         """Tell whether this was told of when its loop closed, or once before on its loop."""
         return key in self._on_loops and same(self._on_loops[key], handle)
 
+    def is_part(self, key: Key, obj: Any) -> bool:
+        """Tell whether a survivor was told of as a part of something else.
+
+        Args:
+            key: one of its names.
+            obj: the object behind it, or None.
+        """
+        if key not in self.covered:
+            return False
+        ref = self.covered[key]
+        return ref is None or obj is None or ref() is obj
+
     def had(self, source: int) -> bool:
         """Tell whether a dead object was told of, by itself or with what it was part of."""
         key = ("object", source)
         return key in self._on_loops or key in self.covered
+
+    def prune(self) -> None:
+        """Forget what earlier tests were told of and is no more: others may lie there now."""
+        for key in self._old:
+            ref = self._on_loops.get(key)
+            if isinstance(ref, weakref.ref) and ref() is None:
+                del self._on_loops[key]
+        self._old = set(self._on_loops)
 
     def add(self, finding: Finding, s: Survivor) -> None:
         """Take up that a survivor was told of; its probe learns it too."""
@@ -64,6 +87,7 @@ class Reported:
         self.living.clear()
         self.covered.clear()
         self._on_loops.clear()
+        self._old.clear()
 
 
 def told_by(findings: Iterable[Finding], s: Survivor) -> bool:

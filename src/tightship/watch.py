@@ -270,6 +270,7 @@ class Watch:
         return survivors
 
     def _end(self, owner: Owner) -> list[Finding]:
+        self.reported.prune()
         survivors = self._on_loops(owner)
         findings, self._early = self._early, []
         streams_told = bool(findings)

@@ -24,7 +24,7 @@ import sys
 import types
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any
 
 from .garbage import Garbage, Hearing, sort_out
@@ -310,6 +310,21 @@ class Window:
             return found
         finally:
             del objects
+
+    def references(self, addresses: Set[int]) -> dict[int, weakref.ref[Any]]:
+        """Return weak references to those of the window's objects that lie at these addresses."""
+        found: dict[int, weakref.ref[Any]] = {}
+        if not self.is_open:
+            return found
+        objects = _get_objects()
+        for obj in objects:
+            if id(obj) in addresses:
+                try:
+                    found[id(obj)] = weakref.ref(obj)
+                except TypeError:
+                    pass
+        del objects
+        return found
 
     def show_all(self) -> None:
         """Make the whole heap visible to our own search for holders."""

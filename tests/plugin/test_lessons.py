@@ -172,3 +172,26 @@ def test_the_threads_default_loop_is_lazily_made(suite: Any) -> None:
     ran = suite(DEFAULT_LOOP, "-p", "no:asyncio", "-p", "no:tornado", status=1)
     assert ran.verdicts("test_first") == [("loop", "note")]
     assert ran.verdicts("test_second") == [("loop", "fail")]
+
+
+def test_an_address_that_is_used_again_hides_nothing(suite):
+    """Each loop's task lies where parts of the last one's lay: all of them are told of."""
+    source = """
+import asyncio
+import pytest
+
+async def poll():
+    await asyncio.sleep(3600)
+
+async def main():
+    asyncio.create_task(poll())
+    await asyncio.sleep(0)
+
+@pytest.mark.parametrize("n", range(5))
+def test_many_loops(n):
+    for _ in range(10):
+        asyncio.run(main())
+"""
+    ran = suite(source, status=1)
+    counts = [[f["count"] for f in r["findings"]] for r in ran.tests.values()]
+    assert counts == [[10]] * 5, ran.text
