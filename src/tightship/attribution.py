@@ -75,9 +75,10 @@ class Attribution:
 
     def mark_keys(self, keys: Iterable[Key], owner: Owner | None) -> None:
         """Give what is new in the process, and nobody has yet, to this owner."""
+        mark = (None, owner)
         for key in keys:
             if key not in self.looking.known and key not in self._segments:
-                self._segments[key] = (None, owner)
+                self._segments[key] = mark
 
     def prune(self) -> None:
         """Forget marks of what is no more."""

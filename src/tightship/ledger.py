@@ -59,7 +59,7 @@ class Ledger:
         self._pids: dict[int, Birth] = {}
         self._graveyard: OrderedDict[int, tuple[str, Birth]] = OrderedDict()
         self._bury = self._buried
-        self._latest = Birth(None, ())
+        self._recent: tuple[Birth, ...] = ()
 
     def happened(self) -> int:
         """Return `events`: the tick of kinds that record what happens."""
@@ -72,10 +72,13 @@ class Ledger:
         """
         if self.muted and self.muted == get_ident():
             return None
-        birth, owner, made = self._latest, current(), capture(skip + 1)
-        if birth.owner is not owner or birth.made != made:
-            # A thousand births on one line, in a pool, are one entry in memory.
-            birth = self._latest = Birth(owner, made)
+        owner, made = current(), capture(skip + 1)
+        # A thousand births on one line, in a pool or a pair each, are one entry in memory.
+        for birth in self._recent:
+            if birth.owner is owner and birth.made == made:
+                return self.add(obj, birth)
+        birth = Birth(owner, made)
+        self._recent = (birth, *self._recent[:1])
         return self.add(obj, birth)
 
     def add(self, obj: object, birth: Birth) -> weakref.ref[Any] | None:
@@ -197,7 +200,7 @@ class Ledger:
         self._fresh.clear()
         self._pids.clear()
         self._graveyard.clear()
-        self._latest = Birth(None, ())
+        self._recent = ()
 
 
 #: The process's ledger. Births are process-wide because what they wrap is.

@@ -37,7 +37,8 @@ Raw = tuple[tuple[CodeType, int], ...]
 _getframe = sys._getframe
 _modulename = getattr(sys, "_getframemodulename", None)
 _ranks: dict[str, int] = {}
-_machinery: dict[str, bool] = {}
+#: File name -> whether it belongs to a test runner or to the runtime, as far as was asked.
+MACHINERY: dict[str, bool] = {}
 
 
 def capture(skip: int = 1, depth: int = DEPTH) -> Raw:
@@ -84,9 +85,9 @@ def by_runner() -> bool:
 
 def is_machinery(file: str) -> bool:
     """Tell whether a file belongs to a test runner or to the runtime (60 ns)."""
-    found = _machinery.get(file)
+    found = MACHINERY.get(file)
     if found is None:
-        found = _machinery[file] = layer(file) == 2
+        found = MACHINERY[file] = layer(file) == 2
     return found
 
 
@@ -128,7 +129,7 @@ def set_root(path: str) -> None:
     global _root
     _root = os.path.join(os.path.abspath(path), "")
     _ranks.clear()
-    _machinery.clear()
+    MACHINERY.clear()
 
 
 def shorten(path: str) -> str:

@@ -283,7 +283,9 @@ class TightshipSession:
         scope = fixturedef.scope
         if scope not in _WIDE:
             code = getattr(fixturedef.func, "__code__", None)
-            if code is not None and origin.is_machinery(code.co_filename):
+            if code is not None and (
+                origin.MACHINERY.get(code.co_filename) or origin.is_machinery(code.co_filename)
+            ):
                 # pytest's own, or a runner's: nobody would look for a leak's author there.
                 return (yield)
             owner = Owner(fixturedef.argname, "function", "fixture", attempt.nodeid, attempt)
