@@ -203,3 +203,26 @@ def test_loaders():
     assert [m.__name__ for m in rewritten] in ([], ["tightship.plugin"])
 """
     suite(source, status=0)
+
+
+def test_a_class_made_by_a_test_is_not_kept(suite):
+    """Each mock has a class of its own: the window's memory of types must not hold them."""
+    source = """
+import gc
+import weakref
+from unittest import mock
+
+SEEN = []
+
+def test_mocks():
+    for _ in range(5):
+        thing = mock.MagicMock()
+        thing.me = thing
+        SEEN.append(weakref.ref(type(thing)))
+
+def test_gone():
+    gc.collect()
+    assert len(SEEN) == 5
+    assert not [ref for ref in SEEN if ref() is not None]
+"""
+    suite(source, status=0)

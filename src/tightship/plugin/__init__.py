@@ -74,7 +74,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     # pytest rewrites the assert statements of all plugins. Ours have none for it, and where it
     # cannot keep the result (PYTHONDONTWRITEBYTECODE, a read-only site-packages) it would do
-    # so in every session, for a quarter of a second.
+    # so in every session.
     rewritten = getattr(getattr(config.pluginmanager, "rewrite_hook", None), "_must_rewrite", None)
     if isinstance(rewritten, set):
         rewritten.discard("tightship")
