@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable
 from typing import Any, NamedTuple
+
+from .ledger import LEDGER
 
 __all__ = ["Garbage", "Hearing", "sort_out"]
 
@@ -65,7 +66,7 @@ class Hearing:
             self._hook(unraisable)
 
 
-def sort_out(log: list[Any], birth_of: Callable[[object], Any]) -> tuple[list[Garbage], list[Any]]:
+def sort_out(log: list[Any]) -> tuple[list[Garbage], list[Any]]:
     """Return what was left open, and the messages about anything else."""
     garbage: list[Garbage] = []
     others = []
@@ -78,7 +79,7 @@ def sort_out(log: list[Any], birth_of: Callable[[object], Any]) -> tuple[list[Ga
                     type(source).__module__ if source is not None else "",
                     str(message.message),
                     id(source),
-                    birth_of(source) if source is not None else None,
+                    LEDGER.of_dying(source) if source is not None else None,
                     _program(source),
                 )
             )

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any
 
 from .garbage import Garbage, Hearing, sort_out
-from .ledger import LEDGER
+from .survivors import weak
 
 __all__ = ["AVAILABLE", "Garbage", "Window", "blind_spots"]
 
@@ -121,11 +121,7 @@ class Window:
         self._earlier = noted
         for kind, objects in born.items():
             for obj in objects:
-                try:
-                    ref: weakref.ref[Any] | None = weakref.ref(obj)
-                except TypeError:
-                    ref = None
-                self._earlier.append((kind, ref, id(obj)))
+                self._earlier.append((kind, weak(obj), id(obj)))
         self.paused = True
         _unfreeze()
 
@@ -225,7 +221,7 @@ class Window:
                 self._dull.add(kind)
         return True
 
-    def collect(self, birth_of: Callable[[object], Any] = LEDGER.of_dying) -> list[Garbage]:
+    def collect(self) -> list[Garbage]:
         """Collect what the window holds; return what died unclosed by the collector alone."""
         if not self.is_open:
             return []
@@ -238,7 +234,7 @@ class Window:
             log = hearing.end()
             self.looking = looking
         if log:
-            heard, others = sort_out(log, birth_of)
+            heard, others = sort_out(log)
             garbage += heard
             for message in others:
                 warnings._showwarnmsg(message)  # type: ignore[attr-defined]
@@ -266,7 +262,7 @@ class Window:
         if hearing is None:
             return
         log = hearing.end()
-        self._garbage += sort_out(log, LEDGER.of_dying)[0]
+        self._garbage += sort_out(log)[0]
         # To everybody else they are what they would be without us.
         for message in log:
             warnings.warn_explicit(
@@ -318,11 +314,8 @@ class Window:
             return found
         objects = _get_objects()
         for obj in objects:
-            if id(obj) in addresses:
-                try:
-                    found[id(obj)] = weakref.ref(obj)
-                except TypeError:
-                    pass
+            if id(obj) in addresses and (ref := weak(obj)) is not None:
+                found[id(obj)] = ref
         del objects
         return found
 

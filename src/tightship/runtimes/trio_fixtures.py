@@ -42,7 +42,7 @@ def _owned(func: Callable[..., Any], owner: Owner) -> Callable[..., Any]:
         if isinstance(made, types.AsyncGeneratorType):
             return _async_generator(made, owner)
         if isinstance(made, types.GeneratorType):
-            return _generator(made, owner)
+            return _steps(made, owner)
         if isinstance(made, Coroutine):
             return _coroutine(made, owner)
         return made
@@ -56,7 +56,10 @@ async def _coroutine(coro: Awaitable[Any], owner: Owner) -> Any:
 
 @types.coroutine
 def _steps(steps: Any, owner: Owner) -> Generator[Any, Any, Any]:
-    """Drive something awaitable; the owner is current while it runs, and not while it waits."""
+    """Drive a generator or what ``__await__`` returned: a generator and an awaitable itself.
+
+    The owner is current while it runs, and not while it waits.
+    """
     resume: Callable[[], Any] = functools.partial(next, steps)
     while True:
         token = CURRENT.set(owner)
@@ -87,19 +90,3 @@ async def _async_generator(made: Any, owner: Owner) -> AsyncGenerator[Any, Any]:
             step = made.athrow(exc)
         else:
             step = made.asend(sent)
-
-
-def _generator(made: Any, owner: Owner) -> Generator[Any, Any, Any]:
-    resume: Callable[[], Any] = functools.partial(next, made)
-    while True:
-        with owned_by(owner):
-            try:
-                value = resume()
-            except StopIteration as done:
-                return done.value
-        try:
-            sent = yield value
-        except BaseException as exc:
-            resume = functools.partial(made.throw, exc)
-        else:
-            resume = functools.partial(made.send, sent)
