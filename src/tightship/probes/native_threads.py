@@ -10,6 +10,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from ..model import Evidence, Key, Scene
+from ..runtimes import sentry
 from . import watchdog
 from .base import BaseProbe, digits
 from .fdtable import OWN, keep, release
@@ -47,7 +48,7 @@ class NativeThreadProbe(BaseProbe):
         if st.st_ino != self._identity:
             OWN.pop(self, None)
             return self._open()
-        return st.st_nlink - len(watchdog.TIDS)
+        return st.st_nlink - len(watchdog.TIDS) - len(sentry.TIDS)
 
     def _open(self) -> int:
         try:
@@ -57,7 +58,7 @@ class NativeThreadProbe(BaseProbe):
         except OSError:
             return 0
         self._identity = st.st_ino
-        return st.st_nlink - len(watchdog.TIDS)
+        return st.st_nlink - len(watchdog.TIDS) - len(sentry.TIDS)
 
     def close(self) -> None:
         """Close the kept descriptor."""
@@ -74,7 +75,7 @@ class NativeThreadProbe(BaseProbe):
             return {}
         main = os.getpid()
         for tid in tids:
-            if tid in known or tid == main or tid in watchdog.TIDS:
+            if tid in known or tid == main or tid in watchdog.TIDS or tid in sentry.TIDS:
                 continue
             native = _read(tid)
             if native is not None:

@@ -1,0 +1,229 @@
+"""One thread that waits for everything that falls due: deadlines, looks at loops, the way out.
+
+Arming an alarm is one attribute written and one number compared: the thread is woken only if
+it would sleep too long. It is not a `threading.Thread`, so that suites which count those count
+what they always did; it takes no signals, which belong to the program; and it is gone while the
+process forks, because Python warns of forks in programs with threads.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from math import inf
+from typing import Any, ClassVar
+
+from . import hard_timer
+
+__all__ = ["SENTRY", "TIDS", "Alarm", "Sentry"]
+
+#: The thread's number while it runs: whoever counts threads must not count this one.
+TIDS: set[int] = set()
+
+#: Seconds after which the thread is started again when the process forked.
+_AFTER_FORK = 0.02
+
+
+class Alarm:
+    """Something that falls due.
+
+    Args:
+        name: what it is for, as it would be named to a person if it failed.
+        ring: called in the sentry's thread when it is due; returns the time (on the sentry's
+            clock) at which to be called again, or None. It must not wait for anything that the
+            program may hold.
+    """
+
+    __slots__ = ("due", "name", "ring")
+
+    def __init__(self, name: str, ring: Callable[[], float | None]) -> None:
+        self.name = name
+        self.ring = ring
+        self.due: float | None = None
+        """When, on the sentry's clock; None while off. To switch it off, write None."""
+
+
+class Sentry:
+    """The thread, and the alarms it waits for."""
+
+    # In a class: libraries that freeze time replace such functions in every module they find.
+    now: ClassVar[Callable[[], float]] = staticmethod(time.perf_counter)
+    """Seconds that always go on, whatever a test does to `time`."""
+
+    def __init__(self) -> None:
+        self.wakes = inf
+        """When the thread looks again by itself."""
+        self.on_fault: Callable[[str, BaseException], None] = lambda part, exc: None
+        self._alarms: tuple[Alarm, ...] = ()
+        # Kept apart from the alarms, which only their owners write to: what was rung for, and
+        # when to ring for it again.
+        self._rung: dict[Alarm, tuple[float, float | None]] = {}
+        self._bell = _thread.allocate_lock()
+        self._bell.acquire()
+        self._ident = 0
+        self._stop = False
+        self._forked = False
+
+    # -- alarms ---------------------------------------------------------------------------
+
+    def add(self, alarm: Alarm) -> None:
+        """Wait for an alarm from now on; the thread is started with the first one."""
+        if alarm not in self._alarms:
+            self._alarms = (*self._alarms, alarm)
+        self.start()
+        self.nudge()
+
+    def drop(self, alarm: Alarm) -> None:
+        """Forget an alarm; with the last one the thread ends."""
+        alarm.due = None
+        self._alarms = tuple(a for a in self._alarms if a is not alarm)
+        self._rung.pop(alarm, None)
+        if not self._alarms:
+            self.stop()
+
+    def arm(self, alarm: Alarm, due: float) -> None:
+        """Let an alarm ring at a time of the sentry's clock."""
+        alarm.due = due
+        if due < self.wakes:
+            self.nudge()
+
+    def nudge(self) -> None:
+        """Let the thread look at its alarms now."""
+        try:
+            self._bell.release()
+        except RuntimeError:  # it has been told
+            pass
+
+    # -- the thread -----------------------------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        """True while the thread runs."""
+        return self._ident != 0
+
+    @property
+    def ident(self) -> int:
+        """The thread's identifier, 0 if there is none."""
+        return self._ident
+
+    def start(self) -> None:
+        """Start the thread, unless it runs or there is nothing to wait for."""
+        if self._ident or not self._alarms:
+            return
+        self._stop = False
+        ready = _thread.allocate_lock()
+        ready.acquire()
+        try:
+            # Not a daemon by declaration: threads made here never keep Python from ending.
+            _thread.start_new_thread(self._run, (ready,))
+        except RuntimeError as exc:  # the interpreter is ending, or there are too many threads
+            self.on_fault("deadlines", exc)
+            return
+        ready.acquire()
+
+    def stop(self) -> None:
+        """End the thread, and wait until the system doesn't count it any more."""
+        if not self._ident or self._ident == _thread.get_ident():
+            return
+        self._stop = True
+        self.nudge()
+        tid = next(iter(TIDS), 0)
+        end = self.now() + 0.5
+        while (self._ident or _exists(tid)) and self.now() < end:
+            _nap()
+        TIDS.clear()
+
+    def _run(self, ready: Any) -> None:
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        self._ident = _thread.get_ident()
+        TIDS.add(_thread.get_native_id())
+        ready.release()
+        del ready
+        try:
+            while not self._stop:
+                # Whoever arms while we look sees that, and rings.
+                self.wakes = inf
+                soonest = self._look()
+                self.wakes = soonest
+                pause = -1.0 if soonest == inf else max(0.0, soonest - self.now())
+                self._bell.acquire(True, min(pause, 3600.0))
+        finally:
+            self.wakes = inf
+            self._ident = 0
+
+    def _look(self) -> float:
+        """Ring what is due; return when the next one is."""
+        soonest = inf
+        for alarm in self._alarms:
+            due = alarm.due
+            if due is None:
+                continue
+            when: float | None = due
+            rung = self._rung.get(alarm)
+            if rung is not None and rung[0] is due:
+                when = rung[1]
+            if when is not None and when <= self.now():
+                try:
+                    when = alarm.ring()
+                except Exception as exc:
+                    when = None
+                    self.on_fault(alarm.name, exc)
+                self._rung[alarm] = due, when
+            if when is not None and when < soonest:
+                soonest = when
+        return soonest
+
+    # -- forks ----------------------------------------------------------------------------
+
+    def _before_fork(self) -> None:
+        self._forked = self.alive and self._ident != _thread.get_ident()
+        if self._forked:
+            self.stop()
+
+    def _in_parent(self) -> None:
+        if not self._forked:
+            return
+        self._forked = False
+        # Python 3.13 counts threads only after this.
+        if sys.version_info < (3, 13) or not hard_timer.call_later(_AFTER_FORK, self.start):
+            self.start()
+
+    def _in_child(self) -> None:
+        # Hooks and patches go on in the child, where nobody waits for them.
+        TIDS.clear()
+        self._alarms = ()
+        self._rung.clear()
+        self._ident = 0
+        self._forked = False
+        self.wakes = inf
+
+
+def _nap() -> None:
+    """Let another thread run, without `time.sleep`, which suites replace."""
+    lock = _thread.allocate_lock()
+    lock.acquire()
+    lock.acquire(True, 0.0001)
+
+
+def _exists(tid: int) -> bool:
+    try:
+        os.stat(f"/proc/self/task/{tid}")
+    except OSError:
+        return False
+    return True
+
+
+SENTRY = Sentry()
+"""The one of this process."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=SENTRY._before_fork,
+        after_in_parent=SENTRY._in_parent,
+        after_in_child=SENTRY._in_child,
+    )
