@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from .budget import PHASES, Budget, Budgets, seconds_value
 from .rules import (
     THRESHOLDS,
     AllowRule,
@@ -23,6 +24,8 @@ from .rules import (
     bool_value,
     count_text,
     count_value,
+    factor_text,
+    factor_value,
     kind_value,
     label_matches,
     make_rule,
@@ -73,6 +76,10 @@ class Config(NamedTuple):
     """Whether a fault inside Tightship fails the run."""
     max_findings: int = 10
     """How many findings of a kind are shown for one test."""
+    timeouts: Mapping[str, Budget | None] = MappingProxyType({})
+    """Phase (as in `budget.PHASES`) -> its limit, None for no limit."""
+    budgets: Budgets = Budgets()
+    """The named limits."""
     sources: Mapping[str, str] = MappingProxyType({})
     """Key -> the place its value came from (``thresholds.socket`` for a kind's)."""
 
@@ -90,6 +97,7 @@ class MarkerPolicy(NamedTuple):
     thresholds: Mapping[str, Threshold] = MappingProxyType({})
     enabled: bool | None = None
     grace: float | None = None
+    timeouts: Mapping[str, Budget | None] = MappingProxyType({})
 
 
 # -- settings --------------------------------------------------------------------------
@@ -151,6 +159,21 @@ OPTIONS: tuple[Option, ...] = (
         count_value,
         count_text,
     ),
+    Option(
+        "timeout",
+        "TIGHTSHIP_TIMEOUT",
+        "longest time for a test: seconds, the name of a budget, or off; as text also for "
+        "single phases (30,teardown=5), and with ! to beat every marker (30!)",
+    ),
+    Option("timeouts", "", "the same for single phases (a table)"),
+    Option("budgets", "", "seconds by name, for timeouts (a table)"),
+    Option(
+        "timeout_scale",
+        "TIGHTSHIP_TIMEOUT_SCALE",
+        "factor for all timeouts and budgets: 2 for a machine half as fast",
+        factor_value,
+        factor_text,
+    ),
 )
 
 #: Keywords of the marker and what they mean.
@@ -162,7 +185,11 @@ MARKER: dict[str, str] = {
     "threshold": "least certainty that fails the test, or a dict of kind to certainty",
     "enabled": "False: do not look at this test",
     "grace": "seconds that survivors are given at most to go away",
+    "timeout": "longest time: seconds, a budget's name, 'off', or a dict of phase to such",
 }
+
+#: Phases that a marker on a test can limit.
+_OF_A_TEST = ("test", "setup", "call", "teardown", "fixture")
 
 _ALLOW_KEYS = ("what", "reason", "until", "tests", "count")
 
@@ -185,6 +212,46 @@ def _threshold_text(
         else:
             general = threshold_value(left, where)
     return general, single
+
+
+def _timeout_text(text: str, where: str) -> tuple[dict[str, object], float | None]:
+    """Read ``30,teardown=5``: phase -> value; and seconds that beat everything (``30!``)."""
+    found: dict[str, object] = {}
+    forced: float | None = None
+    for part in text.split(","):
+        left, equals, right = (p.strip() for p in part.partition("="))
+        phase, value = (left, right) if equals else ("test", left)
+        if phase not in PHASES:
+            raise ConfigError(f"{where}: {unknown(phase, PHASES, 'phase')}")
+        if phase in found:
+            raise ConfigError(f"{where}: {text!r} gives {phase!r} two timeouts")
+        if value.endswith("!"):
+            if equals:
+                raise ConfigError(f"{where}: {part!r}: only a test's timeout can beat the markers")
+            forced = seconds_value(_number(value[:-1]), where)
+            if forced is None:
+                raise wrong(where, "seconds and !", value)
+            found[phase] = forced
+        else:
+            found[phase] = _number(value)
+    return found, forced
+
+
+def _number(text: str) -> object:
+    """Return a number, or the text itself: the name of a budget."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _timeout_table(value: object, phases: Collection[str], where: str) -> dict[str, object]:
+    if not isinstance(value, Mapping):
+        raise wrong(where, "a table of phase to seconds or the name of a budget", value)
+    for phase in value:
+        if phase not in phases:
+            raise ConfigError(f"{where}: {unknown(phase, phases, 'phase')}")
+    return dict(value)
 
 
 def _threshold_table(
@@ -211,6 +278,9 @@ class _Draft:
         self.thresholds: dict[str, Threshold] = {}
         self.allow: list[AllowRule] = []
         self.sources: dict[str, str] = {}
+        self.timeouts: dict[str, tuple[object, str]] = {}
+        self.budgets: dict[str, float] = {}
+        self.forced: Budget | None = None
 
     def put(self, key: str, value: object, where: str) -> None:
         self.values[key] = value
@@ -233,12 +303,51 @@ class _Draft:
         if rules:
             self.sources["allow"] = where
 
+    def put_timeouts(self, table: Mapping[str, object], at: Callable[[str], str]) -> None:
+        for phase, value in table.items():
+            self.timeouts[phase] = value, at(phase)
+
+    def put_timeout_text(self, text: str, where: str) -> None:
+        table, forced = _timeout_text(text, where)
+        self.put_timeouts(table, lambda _: where)
+        if forced is not None:
+            self.forced = Budget(forced, "", where)
+
+    def put_budgets(self, table: object, where: str, at: Callable[[str], str]) -> None:
+        if not isinstance(table, Mapping):
+            raise wrong(where, "a table of name to seconds", table)
+        for name, value in table.items():
+            if not str(name).isidentifier() or name == "off":
+                raise ConfigError(f"{at(name)}: a budget's name is a word, got {name!r}")
+            seconds = seconds_value(value, at(name))
+            if seconds is None:
+                raise wrong(at(name), "seconds", value)
+            self.budgets[name] = seconds
+            self.sources[f"budgets.{name}"] = at(name)
+
     def config(self) -> Config:
+        values = dict(self.values)
+        budgets = Budgets(
+            self.budgets,
+            values.pop("timeout_scale", 1.0),
+            {n: self.sources[f"budgets.{n}"] for n in self.budgets},
+            self.forced,
+        )
+        timeouts = {
+            phase: None if default is None else budgets.resolve(default, "the default")
+            for phase, (default, _) in PHASES.items()
+        }
+        for phase, (value, where) in self.timeouts.items():
+            timeouts[phase] = budgets.resolve(value, where)
+        if self.forced is not None:
+            timeouts["test"] = self.forced
         return Config(
-            **self.values,
+            **values,
             thresholds=self.thresholds,
             allow=tuple(self.allow),
             sources=self.sources,
+            timeouts=timeouts,
+            budgets=budgets,
         )
 
 
@@ -340,6 +449,14 @@ def _read_table(draft: _Draft, table: Mapping[str, Any], places: _Places) -> Non
                 return places.key(kind, "thresholds")
 
             draft.put_thresholds(_threshold_table(value, draft.kinds, where, at), at)
+        elif key == "timeout":
+            draft.put_timeouts({"test": value}, lambda _, where=where: where)  # type: ignore[misc]
+        elif key == "timeouts":
+            draft.put_timeouts(
+                _timeout_table(value, PHASES, where), lambda p: places.key(p, "timeouts")
+            )
+        elif key == "budgets":
+            draft.put_budgets(value, where, lambda n: places.key(n, "budgets"))
         else:
             rules = _toml_rules(draft, value, places)
             draft.put_rules(rules, where)
@@ -378,6 +495,8 @@ def _read_env(draft: _Draft, env: Mapping[str, str]) -> None:
         option = options[name]
         if option.text is not None:
             draft.put(option.key, option.text(text, where), where)
+        elif option.key == "timeout":
+            draft.put_timeout_text(text, where)
         else:
             draft.put_threshold_text(text, where)
 
@@ -405,6 +524,14 @@ def _read_cli(draft: _Draft, cli: Mapping[str, object]) -> None:
                 return f"{where} {kind}"
 
             draft.put_thresholds(_threshold_table(value, draft.kinds, where, at), at)
+        elif key == "timeout":
+            for text in _texts(value, where):
+                draft.put_timeout_text(text, where)
+        elif key == "timeouts":
+            table = _timeout_table(value, PHASES, where)
+            draft.put_timeouts(table, lambda p, where=where: f"{where} {p}")  # type: ignore[misc]
+        elif key == "budgets":
+            draft.put_budgets(value, where, lambda n, where=where: f"{where} {n}")  # type: ignore[misc]
         else:
             draft.put_rules([_cli_rule(draft, t, where) for t in _texts(value, where)], where)
 
@@ -433,6 +560,7 @@ def from_marker(
     kinds: Collection[str],
     where: str,
     today: date,
+    budgets: Budgets | None = None,
 ) -> MarkerPolicy:
     """Return what ``@pytest.mark.tightship(...)`` says.
 
@@ -442,6 +570,7 @@ def from_marker(
         kinds: every kind there is.
         where: the test it stands on, for messages.
         today: the day on which rules are judged.
+        budgets: the named limits that ``timeout`` may name; those of the box if not given.
 
     Raises:
         ConfigError: if a keyword is unknown, a value is wrong, or ``reason``, ``until`` or
@@ -473,6 +602,17 @@ def from_marker(
             thresholds = _threshold_table(value, kinds, place, lambda kind: f"{place} {kind}")
         else:
             threshold = threshold_value(value, place)
+    timeouts: dict[str, Budget | None] = {}
+    if "timeout" in kwargs:
+        place = f"{where} timeout"
+        value = kwargs["timeout"]
+        table = (
+            _timeout_table(value, _OF_A_TEST, place)
+            if isinstance(value, Mapping)
+            else {"test": value}
+        )
+        known = budgets or Budgets()
+        timeouts = {phase: known.resolve(v, place) for phase, v in table.items()}
     return MarkerPolicy(
         where,
         rules,
@@ -480,6 +620,7 @@ def from_marker(
         thresholds,
         bool_value(kwargs["enabled"], f"{where} enabled") if "enabled" in kwargs else None,
         number_value(kwargs["grace"], f"{where} grace") if "grace" in kwargs else None,
+        timeouts,
     )
 
 

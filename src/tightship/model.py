@@ -199,6 +199,8 @@ class Finding:
     def headline(self) -> str:
         """The first line of the report, complete on its own."""
         many = f"{self.count} x " if self.count > 1 else ""
+        if self.kind == "timeout":  # the subject is its owner's
+            return f"{many}{self.subject} {self.tail}"
         return f"{many}{self.subject} {self.tail} {self.owner}"
 
     @property

@@ -135,6 +135,14 @@ def number_value(value: object, where: str) -> float:
     raise wrong(where, "a number of seconds, 0 or more", value)
 
 
+def factor_value(value: object, where: str) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        number = float(value)
+        if math.isfinite(number) and number > 0:
+            return number
+    raise wrong(where, "a factor, more than 0", value)
+
+
 def count_value(value: object, where: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         return value
@@ -176,6 +184,13 @@ def number_text(text: str, where: str) -> float:
         return number_value(float(text), where)
     except (ValueError, ConfigError):
         raise wrong(where, "a number of seconds, 0 or more", text) from None
+
+
+def factor_text(text: str, where: str) -> float:
+    try:
+        return factor_value(float(text), where)
+    except (ValueError, ConfigError):
+        raise wrong(where, "a factor, more than 0", text) from None
 
 
 def count_text(text: str, where: str) -> int:

@@ -20,6 +20,7 @@ FLOORS = (
         "settle",
         "survivors",
         "suggest",
+        "budget",
         "rules",
         "config",
         "known",

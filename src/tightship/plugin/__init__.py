@@ -54,6 +54,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="write one JSON line per test to this file",
     )
     group.addoption(
+        "--tightship-timeout",
+        action="append",
+        default=None,
+        metavar="[PHASE=]LIMIT[!]",
+        dest="tightship_timeout",
+        help="longest time for a test: seconds, the name of a budget, or off (default: 600); "
+        "PHASE=LIMIT for setup, call, teardown, fixture, session or exit; 30! beats every marker",
+    )
+    group.addoption(
+        "--tightship-timeout-scale",
+        default=None,
+        metavar="FACTOR",
+        dest="tightship_timeout_scale",
+        help="multiply all timeouts and budgets by this, for slow machines (default: 1)",
+    )
+    group.addoption(
         "--tightship-fail-on-fault",
         action="store_true",
         default=None,
@@ -67,9 +83,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "tightship(allow=None, reason=None, until=None, count=None, threshold=None, "
-        "enabled=None, grace=None): what this test may leave behind, and why "
+        "enabled=None, grace=None, timeout=None): what this test may leave behind, and why "
         "(see the documentation of Tightship, Reference, marker)",
     )
+    if not config.pluginmanager.has_plugin("timeout"):
+        config.addinivalue_line(
+            "markers",
+            "timeout(seconds, func_only=False): pytest-timeout's marker; that plugin isn't "
+            "installed, so Tightship acts on it",
+        )
     if config.option.help or config.option.version:
         return
     # pytest rewrites the assert statements of all plugins. Ours have none for it, and where it

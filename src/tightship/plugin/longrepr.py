@@ -8,7 +8,7 @@ from typing import Any
 from ..model import Finding
 from ..reporters import terminal
 
-__all__ = ["longrepr"]
+__all__ = ["longrepr", "timeout_longrepr"]
 
 
 def longrepr(findings: Sequence[Finding], limit: int, path: str, line: int) -> Any:
@@ -23,7 +23,25 @@ def longrepr(findings: Sequence[Finding], limit: int, path: str, line: int) -> A
         path: the test's file, if nothing is known about where the first one was made.
         line: the test's line.
     """
-    text = terminal.report(findings, limit)
+    made = findings[0].made
+    place = (made.file, made.line) if made is not None else (path, line)
+    return _native(terminal.report(findings, limit), place, terminal.one_line(findings))
+
+
+def timeout_longrepr(error: Any, item: Any) -> Any:
+    """Return what is shown for a test whose time was up.
+
+    Args:
+        error: the `TightshipTimeout`.
+        item: the test.
+    """
+    made = error.finding.made
+    path, line, _ = item.location
+    place = (made.file, made.line) if made is not None else (path, (line or 0) + 1)
+    return _native(error.report, place, error.finding.headline)
+
+
+def _native(text: str, place: tuple[str, int], headline: str) -> Any:
     try:
         from _pytest._code.code import (
             ReprEntryNative,
@@ -33,9 +51,7 @@ def longrepr(findings: Sequence[Finding], limit: int, path: str, line: int) -> A
         )
     except ImportError:  # pytest's own: it may move
         return text
-    made = findings[0].made
-    place = (made.file, made.line) if made is not None else (path, line)
     return ReprExceptionInfo(
         reprtraceback=ReprTraceback([ReprEntryNative([text + "\n"])], None, "native"),
-        reprcrash=ReprFileLocation(*place, terminal.one_line(findings)),
+        reprcrash=ReprFileLocation(*place, headline),
     )

@@ -17,7 +17,7 @@ from ..config import MarkerPolicy
 from ..model import Verdict
 from ..policy import group
 from ..reporters import terminal
-from .longrepr import longrepr
+from .longrepr import longrepr, timeout_longrepr
 
 if TYPE_CHECKING:
     from .session import Attempt, TightshipSession
@@ -38,18 +38,20 @@ class Reports:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
-        self, item: pytest.Item
+        self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Put findings into the report of the teardown, where nothing swallows them."""
         report = yield
         session = self.session
+        if session.timeouts and call.excinfo is not None:
+            self._timed_out(item, report, call.excinfo.value)
         if session.journal is not None:
             self._note(report)
         if report.when != "teardown":
             return report
         attempt, session.attempt = session.attempt, None
         try:
-            if attempt is not None and attempt.findings:
+            if attempt is not None and (attempt.findings or session.timeouts):
                 self._judge(item, report, attempt)
             if session.journal is not None:
                 self._write(item, report, attempt)
@@ -59,6 +61,12 @@ class Reports:
             if session.journal is None:
                 session.config.pluginmanager.unregister(self)
         return report
+
+    def _timed_out(self, item: pytest.Item, report: pytest.TestReport, exc: BaseException) -> None:
+        """Show the diagnosis instead of a traceback through pytest's own lines."""
+        for finding in self.session.timeouts:
+            if getattr(exc, "finding", None) is finding and report.failed:
+                report.longrepr = timeout_longrepr(exc, item)
 
     def _judge(self, item: pytest.Item, report: pytest.TestReport, attempt: Attempt) -> None:
         session = self.session
@@ -70,9 +78,15 @@ class Reports:
             expectations=attempt.expectations,
             own_failure=attempt.has_failed(item) or report.failed,
         )
+        if attempt.timed_out:
+            # What it left is what it was doing when it was stopped. Later tests aren't told of
+            # it either, since it has been found.
+            judged = [f for f in judged if f.verdict is not Verdict.NOTE]
+        judged = [*session.timeouts, *judged]
+        session.timeouts = []
         attempt.findings = judged
-        shown = [f for f in judged if f.verdict is not Verdict.ALLOWED]
-        failing = [f for f in judged if f.verdict is Verdict.FAIL]
+        shown = [f for f in judged if f.verdict is not Verdict.ALLOWED and f.kind != "timeout"]
+        failing = [f for f in judged if f.verdict is Verdict.FAIL and f.kind != "timeout"]
         session.told(report, judged)
         limit = session.settings.max_findings
         if failing and report.outcome != "failed":

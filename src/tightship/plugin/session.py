@@ -7,7 +7,7 @@ import functools
 import os
 import sys
 from collections.abc import Generator, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,6 +23,10 @@ from ..probes.foreign import load_all
 from ..probes.tempfiles import ROOTS
 from ..rules import AllowRule
 from ..watch import Watch
+from .deadlines import Deadlines, limits_of
+
+if TYPE_CHECKING:
+    from ..deadlines.error import TightshipTimeout
 
 __all__ = ["Attempt", "TightshipSession"]
 
@@ -34,6 +38,7 @@ class Attempt(Owner):
 
     # On the class: most attempts never have one of their own.
     failed = False
+    timed_out = False
     failures = 0
     """How many failures the session had when it began."""
     findings: Sequence[Finding] = ()
@@ -69,7 +74,13 @@ class TightshipSession:
         self._parsed: dict[tuple[int, str], tuple[pytest.Mark, MarkerPolicy]] = {}
         self._parent: pytest.Item | pytest.Collector | None = None
         self._parent_marked = False
+        self._marked = False
+        self.deadlines = Deadlines(self)
+        self.honours_timeout = False
+        """Whether pytest-timeout's marker is ours to act on, since that plugin is absent."""
         self._of_workers: list[Finding] = []
+        self.timeouts: list[Finding] = []
+        """Of the test that runs: what was told when its time was up."""
         self._judged: list[tuple[pytest.TestReport, list[Finding]]] = []
         self._root = origin.root()
         self.session_owner = Owner("the session", "session", "session")
@@ -89,6 +100,8 @@ class TightshipSession:
             "grace": option.tightship_grace,
             "journal": option.tightship_journal,
             "fail_on_fault": option.tightship_fail_on_fault,
+            "timeout": option.tightship_timeout,
+            "timeout_scale": option.tightship_timeout_scale,
         }
         extra, broken = load_all(KINDS)
         kinds = (*KINDS, *(p.kind for p in extra))
@@ -99,6 +112,7 @@ class TightshipSession:
         except ConfigError as exc:
             raise pytest.UsageError(f"tightship: {exc}") from None
         session = cls(config, settings, extra)
+        session.honours_timeout = not config.pluginmanager.has_plugin("timeout")
         session.faults.update(broken)
         origin.set_root(str(config.rootpath))
         if settings.journal is not None and not config.option.collectonly:
@@ -107,9 +121,7 @@ class TightshipSession:
                 session.journal = Journal(path, fresh=not session.worker, own=OWN)
             except JournalError as exc:
                 raise pytest.UsageError(f"tightship: {exc}") from None
-            from .reports import Reports
-
-            config.pluginmanager.register(Reports(session), "tightship-reports")
+            session._report()
         # Under pytest-xdist the tests run elsewhere.
         controls = not session.worker and getattr(option, "dist", "no") != "no"
         if controls:
@@ -123,6 +135,7 @@ class TightshipSession:
         if self.watch.installed:
             return
         self.watch.install()
+        self.deadlines.install()
         # What lies below tmp_path is pytest's to remove.
         self.watch.patch.after_result(
             pytest.TempPathFactory, "getbasetemp", lambda path: ROOTS.add(str(path))
@@ -136,6 +149,7 @@ class TightshipSession:
     def close(self) -> None:
         """Stop watching and undo everything."""
         try:
+            self.deadlines.close()
             self.watch.uninstall()
         finally:
             origin.set_root(self._root)
@@ -192,6 +206,7 @@ class TightshipSession:
                 kinds=self.kinds,
                 where=f"{name}: @pytest.mark.tightship" if name else "@pytest.mark.tightship",
                 today=datetime.date.today(),
+                budgets=self.settings.budgets,
             )
             self._parsed[key] = known = mark, parsed
         return known[1]
@@ -212,11 +227,15 @@ class TightshipSession:
         if parent is not self._parent:
             # A look at all keywords is a walk up the tree: once for all tests of a parent.
             self._parent = parent
-            self._parent_marked = parent is not None and "tightship" in parent.keywords
+            self._parent_marked = parent is not None and (
+                "tightship" in parent.keywords
+                or (self.honours_timeout and "timeout" in parent.keywords)
+            )
         marked = self._parent_marked
         for mark in item.own_markers:
-            if mark.name == "tightship":
+            if mark.name == "tightship" or mark.name == "timeout":
                 marked = True
+        self._marked = marked
         if not marked:
             self.watch.grace = self.settings.grace
             return self.settings.enabled or "tightship" in getattr(item, "fixturenames", ())
@@ -251,6 +270,7 @@ class TightshipSession:
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """Say that the test begins, before any fixture does."""
         self.attempt = None
+        deadlines = self.deadlines
         if self._watched(item):
             if not self.watch.installed:
                 self.start()
@@ -258,21 +278,74 @@ class TightshipSession:
             attempt.failures = item.session.testsfailed
             attempt.reads_log = "caplog" in getattr(item, "fixturenames", ())
             self.watch.begin(attempt)
-        return (yield)
+        elif not self._marked:
+            deadlines.nobody()
+            return (yield)
+        deadlines.setup(item, limits_of(item, self) if self._marked else None)
+        try:
+            result = yield
+        except BaseException as exc:
+            self._time_up(exc)
+            raise
+        if deadlines.part_over():
+            self._time_up(None)
+        return result
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self) -> Generator[None, Any, Any]:
+        """Let a test's time be limited."""
+        deadlines = self.deadlines
+        deadlines.phase("call")
+        try:
+            result = yield
+        except BaseException as exc:
+            self._time_up(exc)
+            raise
+        if deadlines.part_over():
+            self._time_up(None)
+        return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """Say that the test has ended, after all fixtures that end with it have."""
+        deadlines = self.deadlines
+        deadlines.phase("teardown")
         try:
-            return (yield)
+            try:
+                result = yield
+            except BaseException as exc:
+                self._time_up(exc)
+                raise
+            if deadlines.part_over():
+                self._time_up(None)
+            return result
         finally:
+            deadlines.over()
             attempt = self.attempt
             if attempt is not None and not attempt.ended:
                 attempt.findings = findings = self.watch.end(attempt)
                 if findings and self.journal is None:
-                    from .reports import Reports
+                    self._report()
 
-                    self.config.pluginmanager.register(Reports(self))
+    def _time_up(self, exc: BaseException | None) -> None:
+        """Raise, if time was up in the part of a test that has just ended."""
+        error = self.deadlines.verdict(exc)
+        if error is not None:
+            raise error from exc
+
+    def timed_out(self, error: TightshipTimeout) -> None:
+        """Take up that a test's time was up."""
+        if self.attempt is not None:
+            self.attempt.timed_out = True
+        self.timeouts.append(error.finding)
+        self._report()
+
+    def _report(self) -> None:
+        """Edit the next reports."""
+        from .reports import Reports
+
+        if not self.config.pluginmanager.has_plugin("tightship-reports"):
+            self.config.pluginmanager.register(Reports(self), "tightship-reports")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Generator[None, Any, Any]:

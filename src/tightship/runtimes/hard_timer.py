@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 __all__ = ["SIGNAL", "HardTimer", "call_later", "listening", "on_signal", "release", "take"]
@@ -23,7 +24,7 @@ SIGNAL: int = int(_REALTIME) + 11 if _REALTIME is not None else int(getattr(sign
 _MONOTONIC = 1
 
 #: Called in the main thread when the signal arrives.
-_ON_SIGNAL: list[Callable[[], None]] = []
+_ON_SIGNAL: list[Callable[[FrameType | None], None]] = []
 
 _before: Any = None
 _users = 0
@@ -61,17 +62,17 @@ def listening() -> bool:
     return signal.getsignal(SIGNAL) is _arrived
 
 
-def on_signal(callback: Callable[[], None]) -> None:
+def on_signal(callback: Callable[[FrameType | None], None]) -> None:
     """Call this whenever our signal arrives, in the main thread; it may raise."""
     if callback not in _ON_SIGNAL:
         _ON_SIGNAL.append(callback)
 
 
-def _arrived(signum: int, frame: Any) -> None:
+def _arrived(signum: int, frame: FrameType | None) -> None:
     while _LATER:
         _LATER.pop()()
     for callback in tuple(_ON_SIGNAL):
-        callback()
+        callback(frame)
 
 
 class HardTimer:

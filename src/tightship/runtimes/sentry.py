@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from math import inf
-from typing import Any, ClassVar
+from typing import Any
 
 from . import hard_timer
 
@@ -23,6 +23,9 @@ __all__ = ["SENTRY", "TIDS", "Alarm", "Sentry"]
 
 #: The thread's number while it runs: whoever counts threads must not count this one.
 TIDS: set[int] = set()
+
+#: Seconds after which a thread with nothing to wait for ends.
+_IDLE = 10.0
 
 #: Seconds after which the thread is started again when the process forked.
 _AFTER_FORK = 0.02
@@ -51,14 +54,14 @@ class Sentry:
     """The thread, and the alarms it waits for."""
 
     # In a class: libraries that freeze time replace such functions in every module they find.
-    now: ClassVar[Callable[[], float]] = staticmethod(time.perf_counter)
+    now = staticmethod(time.perf_counter)
     """Seconds that always go on, whatever a test does to `time`."""
 
     def __init__(self) -> None:
         self.wakes = inf
         """When the thread looks again by itself."""
         self.on_fault: Callable[[str, BaseException], None] = lambda part, exc: None
-        self._alarms: tuple[Alarm, ...] = ()
+        self._alarms: dict[Alarm, None] = {}  # in the order they came
         # Kept apart from the alarms, which only their owners write to: what was rung for, and
         # when to ring for it again.
         self._rung: dict[Alarm, tuple[float, float | None]] = {}
@@ -72,18 +75,15 @@ class Sentry:
 
     def add(self, alarm: Alarm) -> None:
         """Wait for an alarm from now on; the thread is started with the first one."""
-        if alarm not in self._alarms:
-            self._alarms = (*self._alarms, alarm)
-        self.start()
-        self.nudge()
+        self._alarms[alarm] = None
+        if not self._ident:
+            self.start()
 
     def drop(self, alarm: Alarm) -> None:
-        """Forget an alarm; with the last one the thread ends."""
+        """Forget an alarm. A thread without any ends by itself after a while."""
         alarm.due = None
-        self._alarms = tuple(a for a in self._alarms if a is not alarm)
+        self._alarms.pop(alarm, None)
         self._rung.pop(alarm, None)
-        if not self._alarms:
-            self.stop()
 
     def arm(self, alarm: Alarm, due: float) -> None:
         """Let an alarm ring at a time of the sentry's clock."""
@@ -137,6 +137,11 @@ class Sentry:
             _nap()
         TIDS.clear()
 
+    def rest(self) -> None:
+        """End the thread if it has nothing to wait for: a run leaves nothing behind."""
+        if not self._alarms:
+            self.stop()
+
     def _run(self, ready: Any) -> None:
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -150,16 +155,21 @@ class Sentry:
                 self.wakes = inf
                 soonest = self._look()
                 self.wakes = soonest
-                pause = -1.0 if soonest == inf else max(0.0, soonest - self.now())
-                self._bell.acquire(True, min(pause, 3600.0))
+                pause = min(soonest - self.now(), _IDLE)
+                rung = self._bell.acquire(True, max(0.0, pause))
+                if not rung and not self._alarms:
+                    break
         finally:
             self.wakes = inf
+            TIDS.clear()
             self._ident = 0
+            if self._alarms and not self._stop:  # one came while we were leaving
+                self.start()
 
     def _look(self) -> float:
         """Ring what is due; return when the next one is."""
         soonest = inf
-        for alarm in self._alarms:
+        for alarm in list(self._alarms):
             due = alarm.due
             if due is None:
                 continue
@@ -196,7 +206,7 @@ class Sentry:
     def _in_child(self) -> None:
         # Hooks and patches go on in the child, where nobody waits for them.
         TIDS.clear()
-        self._alarms = ()
+        self._alarms.clear()
         self._rung.clear()
         self._ident = 0
         self._forked = False

@@ -1,0 +1,308 @@
+"""What happens from the moment when time is up, one rung after the other.
+
+1. A picture is taken, of what everything is waiting for.
+2. The operation's own task is cancelled inside its loop; once more if it carries on.
+3. If the loop does not answer, or the task resists, an exception is raised in the thread.
+4. If that changes nothing either, `Deadline.on_last` is called, which may end the process.
+
+All of it runs in the sentry's thread. Each rung makes sure, in the thread where it acts, that
+the operation isn't over by then.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from ..model import Site
+from ..runtimes import interrupt
+from ..runtimes.running import Running, running
+from ..runtimes.sentry import SENTRY
+
+if TYPE_CHECKING:
+    from .deadline import Deadline
+
+__all__ = ["Grace", "Ladder"]
+
+
+class Grace:
+    """Seconds that each rung is given before the next one."""
+
+    answer = 0.5
+    """For the loop to answer at all."""
+    cancel = 1.0
+    """For a cancelled task to end, each of `rounds` times."""
+    rounds = 2
+    interrupt = 3.0
+    """For exceptions raised in the thread to end the operation."""
+    again = 0.25
+    """Between two such exceptions."""
+
+
+class Ladder:
+    """What was seen and done for one operation whose time was up.
+
+    Args:
+        deadline: whose.
+        run: which of its operations.
+    """
+
+    def __init__(self, deadline: Deadline, run: int) -> None:
+        self.deadline = deadline
+        self.run = run
+        self.what = deadline.what
+        self.budget = deadline.budget
+        self.forecast = deadline.forecast
+        self.started = deadline.started
+        self.at = SENTRY.now()
+        """When time was up."""
+        self.end = 0.0
+        """When the operation was over."""
+        self.picture: Any = None
+        self.library = ""
+        """Of the loop that ran: ``asyncio``, ``trio``; empty if none did."""
+        self.answered = 0.0
+        """When the loop took the cancellation up; 0 if it never did."""
+        self.cancels = 0
+        """How often the task was cancelled."""
+        self.interrupts = 0
+        """How often an exception was raised in the thread."""
+        self.blocked: list[Site] = []
+        """Where the thread stood before that, innermost first."""
+        self.swallowed: Site | None = None
+        """Where the cancellation was swallowed, if that is known."""
+        self.resisted = ""
+        """What the task waited for after it had swallowed the cancellation."""
+        self.waiting: tuple[list[Site], str] = ([], "")
+        """Where the task stood when time was up, innermost first, and what it waited for."""
+        self.busy = 0.0
+        """How much of a processor the thread used while it did not answer: 0 to 1."""
+        self._loop: Any = None
+        self._task: weakref.ref[Any] | None = None
+        self._before: Any = None
+        self._cpu = (0.0, 0.0)
+        self._cancelled_at = 0.0
+        self._raising = 0.0
+        self._stopped = False
+
+    @property
+    def task(self) -> Any:
+        """The operation's own task, if there is one and it still exists."""
+        return self._task() if self._task is not None else None
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds from the beginning to the end, or to now."""
+        return (self.end or SENTRY.now()) - self.started
+
+    @property
+    def current(self) -> bool:
+        """True while the operation goes on."""
+        return self.deadline.run == self.run
+
+    def give_up(self) -> None:
+        """Let nothing happen any more. Called in the operation's thread, when it is over."""
+        self._stopped = True
+        if self.interrupts:
+            interrupt.give_up(self._wanting, self.deadline.thread)
+
+    # -- rungs ------------------------------------------------------------------------------
+
+    def begin(self) -> float | None:
+        """Take the picture and cancel. Returns when to look again."""
+        deadline = self.deadline
+        found = self._find()
+        self._look(found)
+        if deadline.on_expired is not None:
+            self._safely(deadline.on_expired)
+        self._cpu = _cpu_seconds(deadline.thread), SENTRY.now()
+        if deadline.cancel is not None:
+            self._cancelled_at = SENTRY.now()
+            self._safely(lambda _: deadline.cancel())
+            self.cancels += 1
+        elif found is not None:
+            self.library = found.library
+            if found.library == "trio":
+                return self._ask_trio()
+            if found.task is not None:
+                from ..explain.await_chain import waiting
+
+                self._loop, self._task = found.loop, weakref.ref(found.task)
+                self.waiting = waiting(found.task)
+                self._mark(found.task)
+                if not self._send_cancel():
+                    self._loop = None
+        return SENTRY.now() + 0.02
+
+    def climb(self) -> float | None:
+        """Look whether the last rung helped, or take the next. Returns when to look again."""
+        now = SENTRY.now()
+        if not self.current:
+            return None
+        if not self.deadline.running:
+            # Between two parts of the operation: the next part finds out by itself.
+            return now + 0.1
+        if self._raising:
+            return self._raise_again(now)
+        if not self.deadline.whole:
+            return self._climb_beside(now)
+        if self._loop is None or self.task is None:
+            return self._raise_first(now)
+        if not self.answered:
+            return now + 0.02 if now - self.at < Grace.answer else self._raise_first(now)
+        if now - self._cancelled_at < Grace.cancel:
+            return now + 0.05
+        self._ask_swallower()
+        if self.cancels < Grace.rounds and self._send_cancel():
+            self._cancelled_at = now
+            return now + 0.05
+        return self._raise_first(now)
+
+    def _climb_beside(self, now: float) -> float:
+        """Go on cancelling: the thread does other things too, and is not ours to interrupt,
+        unless it is the operation itself that holds it."""
+        if self._loop is None or self.task is None:
+            return now + Grace.cancel
+        if not self.answered:
+            if now - self.at >= Grace.answer and self._holds_thread():
+                return self._raise_first(now)
+            return now + 0.05
+        if now - self._cancelled_at >= Grace.cancel:
+            self._ask_swallower()
+            self._send_cancel()
+            self._cancelled_at = now
+        return now + 0.05
+
+    def _holds_thread(self) -> bool:
+        """Tell whether the loop is running the operation's own task at this moment."""
+        from asyncio import current_task
+
+        task = self.task
+        return (
+            task is not None
+            and self.deadline.thread == threading.main_thread().ident
+            and current_task(self._loop) is task
+        )
+
+    def _find(self) -> Running | None:
+        deadline = self.deadline
+        try:
+            if deadline.find is not None:
+                return deadline.find()
+            return running(deadline.thread, deadline.loops())
+        except Exception as exc:
+            SENTRY.on_fault(deadline.name, exc)
+            return None
+
+    def _look(self, found: Running | None) -> None:
+        from ..explain import picture
+
+        try:
+            loops = list(self.deadline.loops())
+            if found is not None and found.library == "asyncio" and found.loop not in loops:
+                loops.insert(0, found.loop)
+            self.picture = picture.take(
+                loops, thread=self.deadline.thread, own_threads={SENTRY.ident}
+            )
+        except Exception as exc:  # the picture must not cost us the ladder
+            SENTRY.on_fault(self.deadline.name, exc)
+
+    def _safely(self, call: Any) -> None:
+        try:
+            call(self)
+        except Exception as exc:
+            SENTRY.on_fault(self.deadline.name, exc)
+
+    # -- the task ---------------------------------------------------------------------------
+
+    def _mark(self, task: Any) -> None:
+        from ..explain.swallow import mark
+
+        self._before = mark(task)
+
+    def _ask_swallower(self) -> None:
+        from ..explain.await_chain import format_waiting
+        from ..explain.swallow import swallower
+
+        task = self.task
+        if task is not None and not task.done():
+            self.swallowed = swallower(self._before, task) or self.swallowed
+            self.resisted = format_waiting(task)
+            self._mark(task)
+
+    def _send_cancel(self) -> bool:
+        try:
+            self._loop.call_soon_threadsafe(self._cancel)
+        except Exception:  # closed meanwhile, or none that we know
+            return False
+        return True
+
+    def _cancel(self) -> None:
+        """Cancel the task, in its loop's thread."""
+        now = SENTRY.now()
+        self.answered = self.answered or now
+        self._cancelled_at = now
+        task = self.task
+        if self._stopped or not self.deadline.running or task is None or task.done():
+            return
+        self.cancels += 1
+        task.cancel(f"tightship: {self.what} took longer than {self.budget.seconds:g} s")
+
+    def uncancel(self) -> None:
+        """Take our cancellations back from a task that goes on: anyio's runner of all tests."""
+        task = self.task
+        if task is not None and not task.done():
+            for _ in range(min(self.cancels, task.cancelling())):
+                task.uncancel()
+
+    # -- the thread ---------------------------------------------------------------------------
+
+    def _wanting(self) -> bool:
+        """Tell, in the thread, whether it is still to be interrupted."""
+        if self._stopped or not self.current or not self.deadline.running:
+            return False
+        return self.deadline.whole or self._holds_thread()
+
+    def _raise_first(self, now: float) -> float:
+        self._stand()
+        self._raising = now
+        self._raise()
+        return now + Grace.again
+
+    def _raise_again(self, now: float) -> float | None:
+        if now - self._raising < Grace.interrupt:
+            self._raise()
+            return now + Grace.again
+        if self.deadline.on_last is not None:
+            self._safely(self.deadline.on_last)
+        return None
+
+    def _raise(self) -> None:
+        self.interrupts += 1
+        interrupt.raise_in(self.deadline.thread, self._wanting, as_if_typed=self.library == "trio")
+
+    def _stand(self) -> None:
+        """Note where the thread stands, and whether it works or waits there."""
+        from ..explain.stacks import thread_stack
+
+        self.blocked = thread_stack(self.deadline.thread)
+        used, since = self._cpu
+        now = SENTRY.now()
+        if now > since:
+            self.busy = (_cpu_seconds(self.deadline.thread) - used) / (now - since)
+
+    def _ask_trio(self) -> float | None:
+        self._stand()
+        self._raising = SENTRY.now()
+        self._raise()
+        return SENTRY.now() + Grace.again
+
+
+def _cpu_seconds(ident: int) -> float:
+    """Return the processor time that a thread has used."""
+    try:
+        return time.clock_gettime(time.pthread_getcpuclockid(ident))
+    except (AttributeError, OSError):  # no such clock on this system; no such thread
+        return 0.0

@@ -1,0 +1,83 @@
+"""Raising an exception in code that does not come back by itself.
+
+The main thread is sent our signal: that ends a wait in the system too (a lock, a sleep, a
+socket), since Python runs the signal's handler before it waits on. Other threads can only be
+given an exception for the next line of Python they run.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from . import hard_timer
+
+__all__ = ["Interrupt", "give_up", "raise_in"]
+
+
+class Interrupt(KeyboardInterrupt):
+    """Ends code whose time is up. Loops let this out of a callback, and no other exception."""
+
+
+_OWN = os.path.dirname(os.path.dirname(os.path.realpath(__file__))) + os.sep
+
+#: Asked in the main thread when our signal arrives: those that still want to interrupt, and
+#: whether to do so as if Ctrl-C had been typed.
+_WANTING: dict[Callable[[], bool], bool] = {}
+
+
+def _arrived(frame: FrameType | None) -> None:
+    if frame is not None and frame.f_code.co_filename.startswith(_OWN):
+        return  # it is just being ended; if not, the next signal comes soon
+    for wants, as_if_typed in tuple(_WANTING.items()):
+        if not wants():
+            continue
+        if as_if_typed:
+            # trio knows at which frames an exception does no harm, and keeps it until there.
+            typed = signal.getsignal(signal.SIGINT)
+            if callable(typed) and typed is not signal.default_int_handler:
+                typed(signal.SIGINT, frame)
+                return
+        raise Interrupt("its time is up")
+
+
+hard_timer.on_signal(_arrived)
+
+
+def give_up(wants: Callable[[], bool], ident: int) -> None:
+    """Interrupt a thread no more, not even by an exception that hasn't been raised yet."""
+    if _WANTING.pop(wants, None) is None and ident != threading.main_thread().ident:
+        _set_async(ident, None)
+
+
+def raise_in(ident: int, wants: Callable[[], bool], *, as_if_typed: bool = False) -> bool:
+    """Raise `Interrupt` in a thread; return False if that can't be done.
+
+    Args:
+        ident: the thread.
+        wants: asked in that thread, if it is the main one, whether this is still wanted.
+        as_if_typed: let a library's own handler of Ctrl-C decide where to raise
+            `KeyboardInterrupt`.
+    """
+    if ident != threading.main_thread().ident:
+        return not as_if_typed and _set_async(ident, Interrupt)
+    if not hasattr(signal, "pthread_kill") or not hard_timer.listening():
+        return False
+    _WANTING[wants] = as_if_typed
+    try:
+        signal.pthread_kill(ident, hard_timer.SIGNAL)
+    except OSError:
+        return False
+    return True
+
+
+def _set_async(ident: int, exc: Any) -> bool:
+    import ctypes
+
+    value = ctypes.py_object(exc) if exc is not None else None
+    done: int = ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), value)
+    return done == 1
