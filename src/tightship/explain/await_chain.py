@@ -28,7 +28,16 @@ from .waits import (
     names_of,
 )
 
-__all__ = ["Link", "awaited_by", "chain", "format_waiting", "waiting"]
+__all__ = [
+    "Link",
+    "Walk",
+    "awaited_by",
+    "chain",
+    "coroutine_of",
+    "descend",
+    "format_waiting",
+    "waiting",
+]
 
 Kind = Literal["coroutine", "async generator", "generator", "running"]
 
@@ -59,17 +68,20 @@ class Link:
 
 
 @dataclass(slots=True)
-class _Walk:
+class Walk:
     """What was met on the way down; local to one call, since it holds frames."""
 
     frames: list[tuple[Kind, FrameType]]
+    levels: list[object]
+    """What each frame belongs to: coroutines, generators, async generators."""
     last: object = None
     """The future or foreign awaitable at the end, if the chain ends in one."""
     state: Literal["suspended", "running", "created", "finished"] = "suspended"
 
 
-def _walk(awaitable: object) -> _Walk:
-    walk = _Walk([])
+def descend(awaitable: object) -> Walk:
+    """Follow an await chain down to what it waits for. Drop the answer soon: it holds frames."""
+    walk = Walk([], [])
     seen: set[int] = set()
     at: Any = awaitable
     while at is not None and id(at) not in seen and len(seen) < _DEEP:
@@ -86,6 +98,7 @@ def _walk(awaitable: object) -> _Walk:
                     walk.state = "finished"
                 break
             walk.frames.append((kind, frame))
+            walk.levels.append(at)
             if prefix != "ag" and get(at, f"{prefix}_running"):
                 walk.state = "running"
                 break
@@ -162,7 +175,8 @@ def _running_spots(frame: FrameType) -> list[Spot]:
     return [spot(frame)]
 
 
-def _coro(awaitable: object) -> object:
+def coroutine_of(awaitable: object) -> object:
+    """Return a task's coroutine; anything else as it is."""
     if not is_task(awaitable):
         return awaitable
     try:
@@ -178,7 +192,7 @@ def chain(awaitable: object) -> list[Link]:
     The innermost level of a running task is where its thread stands now.
     """
     try:
-        walk = _walk(_coro(awaitable))
+        walk = descend(coroutine_of(awaitable))
         links = [Link(kind, site(s), _qualname(s)) for kind, s in _spots(walk)]
         if walk.state == "running" and walk.frames:
             inner = _running_spots(walk.frames[-1][1])
@@ -188,7 +202,7 @@ def chain(awaitable: object) -> list[Link]:
         return []
 
 
-def _spots(walk: _Walk) -> list[tuple[Kind, Spot]]:
+def _spots(walk: Walk) -> list[tuple[Kind, Spot]]:
     return [(kind, spot(frame)) for kind, frame in walk.frames]
 
 
@@ -214,8 +228,8 @@ def _waiting(task: object, depth: int) -> tuple[list[Spot], str]:
         return [], _outcome(task)
     if is_future(task) and not is_task(task):
         return [], describe_future(task)
-    coro = _coro(task)
-    walk = _walk(coro)
+    coro = coroutine_of(task)
+    walk = descend(coro)
     spots = [s for _, s in reversed(_spots(walk))]
     if walk.state == "created":
         code = walk.frames[0][1].f_code
@@ -233,7 +247,7 @@ def _waiting(task: object, depth: int) -> tuple[list[Spot], str]:
     return trim(spots), what + _asked(task)
 
 
-def _what(walk: _Walk, waiter: object, in_task: bool) -> tuple[object, str]:
+def _what(walk: Walk, waiter: object, in_task: bool) -> tuple[object, str]:
     """Return (a task to look into instead, or None; what is waited for)."""
     # Only the primitive's own frames: those inside of the innermost line of the project
     # or of a library.
