@@ -34,6 +34,7 @@ class Deadline(Alarm):
             interrupted whatever it is doing, else only while it runs the operation's task.
         on_expired: called in the sentry's thread when time is up, before anything is done.
         on_last: called in the sentry's thread when nothing helped.
+        on_debugger: called in the sentry's thread when the clock stops for a person.
     """
 
     __slots__ = (
@@ -44,6 +45,7 @@ class Deadline(Alarm):
         "forecast",
         "ladder",
         "loops",
+        "on_debugger",
         "on_expired",
         "on_last",
         "run",
@@ -65,6 +67,7 @@ class Deadline(Alarm):
         whole: bool = True,
         on_expired: Callable[[Ladder], None] | None = None,
         on_last: Callable[[Ladder], None] | None = None,
+        on_debugger: Callable[[], None] | None = None,
     ) -> None:
         super().__init__("deadlines", self._ring)
         self.what = what
@@ -75,6 +78,7 @@ class Deadline(Alarm):
         self.whole = whole
         self.on_expired = on_expired
         self.on_last = on_last
+        self.on_debugger = on_debugger
         self.thread = 0
         self.started = 0.0
         self.end = 0.0
@@ -144,6 +148,8 @@ class Deadline(Alarm):
             return None
         if ladder is None or ladder.run != run:
             if not self.forecast and debugging(self.thread):
+                if self.on_debugger is not None:
+                    self.on_debugger()
                 # The clock begins anew when the debugger is gone.
                 return SENTRY.now() + max(self.budget.seconds, 1.0)
             from .ladder import Ladder

@@ -248,7 +248,19 @@ class Ladder:
         if self._stopped or not self.deadline.running or task is None or task.done():
             return
         self.cancels += 1
+        if self.cancels == 1:
+            task.add_done_callback(self._ended)
         task.cancel(f"tightship: {self.what} took longer than {self.budget.seconds:g} s")
+
+    def _ended(self, task: Any) -> None:
+        """See, in the loop's thread, whether a task that was cancelled ended in another way."""
+        from ..explain.swallow import swallower
+
+        if not task.cancelled() and self._before is not None:
+            try:
+                self.swallowed = swallower(self._before, task) or self.swallowed
+            except Exception as exc:
+                SENTRY.on_fault(self.deadline.name, exc)
 
     def uncancel(self) -> None:
         """Take our cancellations back from a task that goes on: anyio's runner of all tests."""

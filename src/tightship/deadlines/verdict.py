@@ -116,7 +116,8 @@ def _blocked(ladder: Ladder, held: float) -> _Judged:
         how = "working" if ladder.busy > 0.5 else "waiting"
         return _Judged(
             "blocked-loop",
-            f"the loop did not answer for {held:.2f} s: its thread was {how} in {line}",
+            f"the loop did not answer for {ladder.end - ladder.at:.2f} s more: "
+            f"its thread was {how} in {line}",
             at,
             "await an asynchronous call instead, or hand it to asyncio.to_thread()",
         )

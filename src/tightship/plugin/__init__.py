@@ -112,7 +112,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         config.pluginmanager.unregister(session)
         for name in ("tightship-controller", "tightship-reports"):
             if config.pluginmanager.has_plugin(name):
-                config.pluginmanager.unregister(name=name)
+                plugin: Any = config.pluginmanager.unregister(name=name)
+                if name == "tightship-controller":
+                    plugin.close()
         session.close()
 
 

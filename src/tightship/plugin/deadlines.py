@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import faulthandler
+import signal
 import sys
 from collections.abc import Callable, Generator
+from math import inf
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +24,10 @@ if TYPE_CHECKING:
     from ..deadlines.ladder import Ladder
     from .session import TightshipSession
 
-__all__ = ["STATUS", "Deadlines"]
+__all__ = ["Deadlines", "limits_of"]
 
-#: The exit status of a process that only its end could free of a hang.
-STATUS = 97
+#: Seconds after a deadline, all rungs of the ladder and more, before the system ends the process.
+_SLACK = 15.0
 
 _NONE = Budget(float("inf"))
 _NO_LIMITS: dict[str, Budget | None] = dict.fromkeys(("test", "setup", "call", "teardown"))
@@ -47,13 +50,21 @@ class Deadlines:
         self._session_due: float | None = None
         self.uses: list[tuple[str, float, float, str]] = []
         self.deadline = Deadline(
-            "", _NONE, loops=session.watch.loops.open, on_expired=self._expired, on_last=self._last
+            "",
+            _NONE,
+            loops=session.watch.loops.open,
+            on_expired=self._expired,
+            on_last=self._last,
+            on_debugger=self.disarm_hard,
         )
         self._limits = self._defaults
         self._test_due: float | None = None
         self._phase = ""
         self._item: pytest.Item | None = None
         self._words = ""
+        # For code that never lets the interpreter go: faulthandler writes where it is.
+        self._hard = hard_timer.HardTimer(signal.SIGABRT)
+        self._hard_due = 0.0
         self._listens = False
         self._installed = False
         self._on_fault: Callable[[str, BaseException], None] = SENTRY.on_fault
@@ -78,6 +89,7 @@ class Deadlines:
             return
         self._installed = False
         self.deadline.close()
+        self.disarm_hard()
         if self._listens:
             hard_timer.release()
         BUDGETS.pop(0)
@@ -117,9 +129,29 @@ class Deadlines:
         if self._session_due is not None and (due is None or self._session_due < due):
             budget, due = self._session, self._session_due
         if budget is None or due is None:
+            self.disarm_hard()
             return
         deadline.budget = budget
         deadline.start(due - now)
+        if due > self._hard_due - _SLACK:
+            self._arm_hard(now, due)
+
+    def _arm_hard(self, now: float, due: float) -> None:
+        """Let the system end the process long after a deadline that even we can't watch.
+
+        Farther away than need be, so that most tests find it so and have nothing to do.
+        """
+        if not faulthandler.is_enabled():
+            return  # it would end without a word
+        wait = due - now
+        seconds = wait + _SLACK + min(wait, 30.0)
+        self._hard_due = now + seconds if self._hard.arm(seconds) else inf
+
+    def disarm_hard(self) -> None:
+        """Let the system end nothing any more."""
+        if self._hard_due:
+            self._hard.arm(0)
+            self._hard_due = 0.0
 
     def part_over(self) -> bool:
         """Say that a part is over, and the test goes on; True if its time is up."""
@@ -130,6 +162,7 @@ class Deadlines:
     def nobody(self) -> None:
         """Say that a test begins which has no limit."""
         self._item, self._limits, self._test_due = None, _NO_LIMITS, None
+        self.disarm_hard()
 
     def over(self) -> None:
         """Say that the test goes no further: its teardown is next, or is over."""
@@ -157,6 +190,9 @@ class Deadlines:
             return None  # nothing had been done to it yet: its own outcome counts
         return self._error(ladder, returned=exc is None)
 
+    def _what(self, item: pytest.Item) -> str:
+        return f"{item.name} ({self._words or self._phase})"
+
     def _unittest_error(self) -> BaseException | None:
         """Return what a `unittest` test raised: pytest keeps that for its report."""
         found = getattr(self._item, "_excinfo", None)
@@ -177,7 +213,7 @@ class Deadlines:
             item.session.shouldstop = f"tightship: the run took longer than {self._session}"
         error = timeout_error(
             ladder,
-            what=self._words or f"the {self._phase} of {item.name}",
+            what=self._what(item),
             owner=item.name,
             nodeid=item.nodeid,
             returned=returned,
@@ -198,6 +234,8 @@ class Deadlines:
         except Exception as exc:
             session.fault("deadlines", exc)
             return []
+        # Its loop is its runner's, and tasks are in the picture.
+        found = [f for f in found if f.kind not in ("loop", "task")]
         return [f"{f.subject}   made {f.made}" if f.made else f.subject for f in found]
 
     def _name(self) -> str:
@@ -268,7 +306,7 @@ class Deadlines:
         end_process(
             self.session,
             ladder,
-            what=self._words or (f"the {self._phase} of {item.name}" if item else ladder.what),
+            what=self._what(item) if item is not None else ladder.what,
             item=item,
         )
 
@@ -297,9 +335,9 @@ def fixture_words(ident: int) -> str:
         code = frame.f_code
         if code.co_filename.endswith("fixtures.py") and "_pytest" in code.co_filename:
             if code.co_name == "finish":
-                return _fixture("the teardown", frame.f_locals.get("self"))
+                return _fixture("teardown", frame.f_locals.get("self"))
             if code.co_name == "pytest_fixture_setup":
-                return _fixture("the set-up", frame.f_locals.get("fixturedef"))
+                return _fixture("set-up", frame.f_locals.get("fixturedef"))
         frame = frame.f_back
     return ""
 

@@ -8,7 +8,7 @@ from typing import Any
 from ..model import Finding
 from ..reporters import terminal
 
-__all__ = ["longrepr", "timeout_longrepr"]
+__all__ = ["longrepr", "native", "timeout_longrepr"]
 
 
 def longrepr(findings: Sequence[Finding], limit: int, path: str, line: int) -> Any:
@@ -25,7 +25,7 @@ def longrepr(findings: Sequence[Finding], limit: int, path: str, line: int) -> A
     """
     made = findings[0].made
     place = (made.file, made.line) if made is not None else (path, line)
-    return _native(terminal.report(findings, limit), place, terminal.one_line(findings))
+    return native(terminal.report(findings, limit), place, terminal.one_line(findings))
 
 
 def timeout_longrepr(error: Any, item: Any) -> Any:
@@ -38,10 +38,17 @@ def timeout_longrepr(error: Any, item: Any) -> Any:
     made = error.finding.made
     path, line, _ = item.location
     place = (made.file, made.line) if made is not None else (path, (line or 0) + 1)
-    return _native(error.report, place, error.finding.headline)
+    finding = error.finding
+    # pytest names the test before it: what is new comes first.
+    return native(error.report, place, f"{finding.tail} ({_part(finding.subject)})")
 
 
-def _native(text: str, place: tuple[str, int], headline: str) -> Any:
+def _part(subject: str) -> str:
+    return subject.partition(" (")[2].removesuffix(")") or subject
+
+
+def native(text: str, place: tuple[str, int], headline: str) -> Any:
+    """Return a text as pytest represents an error, with its place and its one line."""
     try:
         from _pytest._code.code import (
             ReprEntryNative,

@@ -79,6 +79,10 @@ class TightshipSession:
         self.honours_timeout = False
         """Whether pytest-timeout's marker is ours to act on, since that plugin is absent."""
         self._of_workers: list[Finding] = []
+        self.ended_workers: set[str] = set()
+        """Tests for whose sake a worker of pytest-xdist was ended."""
+        self.ended = False
+        """True once the process is being ended: nothing may touch what the tests made."""
         self.timeouts: list[Finding] = []
         """Of the test that runs: what was told when its time was up."""
         self._judged: list[tuple[pytest.TestReport, list[Finding]]] = []
@@ -435,7 +439,9 @@ class TightshipSession:
     ) -> Generator[None, Any, Any]:
         """Judge what ends only now, and hand over what a worker knows."""
         owner = self.session_owner
-        if self.watch.installed:
+        self.deadlines.disarm_hard()
+        watching = self.watch.installed and not self.ended
+        if watching:
             self.watch.begin(owner)
         try:
             return (yield)
@@ -444,7 +450,7 @@ class TightshipSession:
                 # Whether an attempt was run again is known only after it was reported.
                 self.gather(report, findings)
             self._judged.clear()
-            late = self._late(session, owner) if self.watch.installed else []
+            late = self._late(session, owner) if watching else []
             self.findings += late
             failing = any(f.verdict is Verdict.FAIL for f in self.findings)
             if self.bad_markers and not self.worker:
@@ -504,6 +510,8 @@ class TightshipSession:
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
         """Write the line that a crashed worker could not write."""
+        if crashitem in self.ended_workers:
+            return  # that one wrote its own
         self.record(
             {
                 "event": "test",
@@ -571,6 +579,40 @@ class _Controller:
 
     def __init__(self, session: TightshipSession) -> None:
         self.session = session
+        self._notes: dict[str, str] = {}
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a worker where to leave its last words if it has to be ended."""
+        from .last import note_path
+
+        self._notes[node.gateway.id] = node.workerinput["tightship_note"] = note_path()
+
+    @pytest.hookimpl(optionalhook=True, tryfirst=True)
+    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport) -> None:
+        """Show a worker's last words instead of the crash, which was our doing."""
+        from .last import left_by_worker
+        from .longrepr import native
+
+        for path in self._notes.values():
+            said = left_by_worker(path)
+            if said is None or said["nodeid"] != crashitem:
+                continue
+            os.truncate(path, 0)
+            finding = Finding.from_dict(said["finding"])
+            place = (finding.made.file, finding.made.line) if finding.made else ("", 0)
+            report.longrepr = native(said["report"], place, finding.headline)
+            report.sections += [(name, text) for name, text in said["sections"]]
+            self.session.findings.append(finding)
+            self.session.ended_workers.add(crashitem)
+
+    def close(self) -> None:
+        """Remove what the workers may have written."""
+        for path in self._notes.values():
+            try:
+                os.unlink(path)
+            except OSError:
+                pass
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Gather findings, in the process that tells the user."""

@@ -110,7 +110,7 @@ def _leaks(reporter: Any, failing: list[Finding], limit: int, verbose: int) -> N
             hidden[key] = hidden.get(key, 0) + finding.count
             continue
         shown[key] = shown.get(key, 0) + 1
-        reporter.write("LEAK ", red=True)
+        reporter.write("TIMEOUT " if finding.kind == "timeout" else "LEAK ", red=True)
         reporter.write_line(_line(finding))
     for (kind, owner, _), count in hidden.items():
         reporter.write("LEAK ", red=True)

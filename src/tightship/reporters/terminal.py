@@ -81,13 +81,17 @@ def closing(findings: Iterable[Finding]) -> str:
     """Return the counts by kind and by owner, for the last line."""
     kinds: Counter[str] = Counter()
     owners: Counter[str] = Counter()
-    total = 0
+    total = timeouts = 0
     for finding in findings:
+        if finding.kind == "timeout":
+            timeouts += finding.count
+            continue
         total += finding.count
         kinds[finding.kind] += finding.count
         owners["fixtures" if finding.owner_kind == "fixture" else "tests"] += finding.count
+    said = f"{timeouts} timeout{'s' * (timeouts > 1)}; " if timeouts else ""
     if not total:
-        return "0 leaks"
+        return f"{said}0 leaks"
     by_kind = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
     by_owner = ", ".join(f"{n} left by {who}" for who, n in owners.most_common())
-    return f"{total} leak{'s' if total > 1 else ''}: {by_kind}; {by_owner}"
+    return f"{said}{total} leak{'s' if total > 1 else ''}: {by_kind}; {by_owner}"

@@ -19,7 +19,7 @@ from typing import Any
 
 from . import hard_timer
 
-__all__ = ["SENTRY", "TIDS", "Alarm", "Sentry"]
+__all__ = ["SENTRY", "TIDS", "Alarm", "Sentry", "wait"]
 
 #: The thread's number while it runs: whoever counts threads must not count this one.
 TIDS: set[int] = set()
@@ -134,7 +134,7 @@ class Sentry:
         tid = next(iter(TIDS), 0)
         end = self.now() + 0.5
         while (self._ident or _exists(tid)) and self.now() < end:
-            _nap()
+            wait(0.0001)
         TIDS.clear()
 
     def rest(self) -> None:
@@ -213,11 +213,11 @@ class Sentry:
         self.wakes = inf
 
 
-def _nap() -> None:
-    """Let another thread run, without `time.sleep`, which suites replace."""
+def wait(seconds: float) -> None:
+    """Let some time pass without `time.sleep`, which suites replace."""
     lock = _thread.allocate_lock()
     lock.acquire()
-    lock.acquire(True, 0.0001)
+    lock.acquire(True, seconds)
 
 
 def _exists(tid: int) -> bool:

@@ -1,0 +1,6 @@
+def take(*a, **k):
+    return None
+
+
+def render(p):
+    return []
