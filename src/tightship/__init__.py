@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .blocks import LeakError, no_leaks
+    from .deadlines import TightshipTimeout, timeout
     from .model import Certainty, Evidence, Finding, Owner, Probe, Scene, Site, Verdict
     from .probes.base import BaseProbe, ObjectProbe
 
@@ -24,9 +25,11 @@ __all__ = [
     "Probe",
     "Scene",
     "Site",
+    "TightshipTimeout",
     "Verdict",
     "__version__",
     "no_leaks",
+    "timeout",
 ]
 
 __version__ = "0.1.0"
@@ -34,6 +37,8 @@ __version__ = "0.1.0"
 _HOME = {
     "no_leaks": "blocks",
     "LeakError": "blocks",
+    "TightshipTimeout": "deadlines",
+    "timeout": "deadlines",
     "BaseProbe": "probes.base",
     "ObjectProbe": "probes.base",
     **dict.fromkeys(

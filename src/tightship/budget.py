@@ -123,6 +123,19 @@ class Statistics(NamedTuple):
         """How much of the limit the longest took: 0.8 is four fifths."""
         return self.longest / self.seconds
 
+    def __str__(self) -> str:
+        times = "once" if self.uses == 1 else f"{self.uses} times"
+        text = (
+            f"budget '{self.name}' ({self.seconds:g} s) used {times}: half took up to "
+            f"{self.p50:.2g} s, 95 % up to {self.p95:.2g} s, the longest {self.longest:.2g} s = "
+            f"{self.share:.0%} of it ({self.nearest})"
+        )
+        if self.missed:
+            text += f"; {self.missed} went over it"
+        if self.suggestion is not None:
+            text += f"; {self.suggestion:g} s would do"
+        return text
+
 
 #: So many are needed before we speak of a better limit.
 _ENOUGH = 5

@@ -35,7 +35,7 @@ FLOORS = (
     {"attribution", "collected"},
     {"judging"},
     {"watch"},
-    {"blocks", "doctor", "testing"},
+    {"blocks", "deadlines", "doctor", "testing"},
     {"plugin", "cli", "__main__"},
 )
 

@@ -18,6 +18,7 @@ from ..deadlines.current import BUDGETS, USES
 from ..deadlines.deadline import Deadline
 from ..runtimes import hard_timer
 from ..runtimes.sentry import SENTRY
+from .status import STATUS
 
 if TYPE_CHECKING:
     from ..deadlines.error import TightshipTimeout
@@ -83,10 +84,18 @@ class Deadlines:
         if self._session is not None:
             self._session_due = SENTRY.now() + self._session.seconds
 
-    def close(self) -> None:
-        """Undo that."""
+    def close(self, status: int) -> None:
+        """Undo that, and limit the time that Python takes to end.
+
+        Args:
+            status: the run's exit status.
+        """
         if not self._installed:
             return
+        from ..deadlines.leaving import watch_exit
+
+        limit = self.session.settings.timeouts.get("exit")
+        watch_exit(None if limit is None else limit.seconds, status or STATUS)
         self._installed = False
         self.deadline.close()
         self.disarm_hard()

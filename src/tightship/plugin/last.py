@@ -20,16 +20,14 @@ import pytest
 from ..deadlines.verdict import timeout_error
 from ..runtimes.sentry import wait
 from .longrepr import timeout_longrepr
+from .status import STATUS
 
 if TYPE_CHECKING:
     from ..deadlines.error import TightshipTimeout
     from ..deadlines.ladder import Ladder
     from .session import TightshipSession
 
-__all__ = ["STATUS", "end_process", "left_by_worker", "note_path"]
-
-#: The exit status of a process that only its end could free of a hang.
-STATUS = 97
+__all__ = ["end_process", "left_by_worker", "note_path"]
 
 #: Seconds that writing everything down may take.
 _PATIENCE = 10.0

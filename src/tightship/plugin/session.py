@@ -26,6 +26,7 @@ from ..watch import Watch
 from .deadlines import Deadlines, limits_of
 
 if TYPE_CHECKING:
+    from ..budget import Statistics
     from ..deadlines.error import TightshipTimeout
 
 __all__ = ["Attempt", "TightshipSession"]
@@ -79,6 +80,8 @@ class TightshipSession:
         self.honours_timeout = False
         """Whether pytest-timeout's marker is ours to act on, since that plugin is absent."""
         self._of_workers: list[Finding] = []
+        self.status = 0
+        """The run's exit status, as soon as it is known."""
         self.ended_workers: set[str] = set()
         """Tests for whose sake a worker of pytest-xdist was ended."""
         self.ended = False
@@ -153,7 +156,7 @@ class TightshipSession:
     def close(self) -> None:
         """Stop watching and undo everything."""
         try:
-            self.deadlines.close()
+            self.deadlines.close(self.status)
             self.watch.uninstall()
         finally:
             origin.set_root(self._root)
@@ -439,6 +442,7 @@ class TightshipSession:
     ) -> Generator[None, Any, Any]:
         """Judge what ends only now, and hand over what a worker knows."""
         owner = self.session_owner
+        self.status = int(exitstatus)
         self.deadlines.disarm_hard()
         watching = self.watch.installed and not self.ended
         if watching:
@@ -459,6 +463,7 @@ class TightshipSession:
                 failing or (self.faults and self.settings.fail_on_fault)
             ):
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            self.status = int(session.exitstatus)
             self.complete = self.complete and _all_chosen(self.config, session)
             if self.worker:
                 self._hand_over()
@@ -470,6 +475,10 @@ class TightshipSession:
                         "tests": self.tests,
                         "findings": [f.to_dict() for f in (*late, *self._of_workers)],
                         "faults": self.faults,
+                        "budgets": [
+                            {**record._asdict(), "share": round(record.share, 4)}
+                            for record in self.budgets()
+                        ],
                     }
                 )
 
@@ -498,7 +507,17 @@ class TightshipSession:
             "complete": self.complete,
             "bad_markers": self.bad_markers,
             "mistakes": self.mistakes,
+            "uses": self.deadlines.uses,
         }
+
+    def budgets(self) -> list[Statistics]:
+        """Return how named budgets were used."""
+        uses = [use for use in self.deadlines.uses if use[0]]
+        if not uses:
+            return []
+        from ..budget import summarize
+
+        return summarize(uses)
 
     def _still(self) -> list[tuple[str, str, int, str]]:
         return [
@@ -539,6 +558,7 @@ class TightshipSession:
             self.complete = self.complete and output["complete"]
             self.bad_markers = self.bad_markers or output["bad_markers"]
             self.mistakes.update(output["mistakes"])
+            self.deadlines.uses += map(tuple, output["uses"])
         elif error:
             self.complete = False
 

@@ -46,7 +46,8 @@ def write(session: TightshipSession, reporter: Any) -> None:
             first = "ERROR: " if line.startswith("tightship:") else ""
             reporter.write_line(first + line, red=True)
         return
-    more = session.faults or session.mistakes or unused or expired
+    budgets = session.budgets()
+    more = session.faults or session.mistakes or unused or expired or budgets
     if not (failing or notes or more or (allowed and verbose >= 1)):
         return
     # Else the first line would be broken where pytest's progress ended without a failure.
@@ -57,6 +58,8 @@ def write(session: TightshipSession, reporter: Any) -> None:
     _some(reporter, "NOTE ", [f for f in notes if f.verdict is Verdict.NOTE], verbose)
     if verbose >= 1:
         _some(reporter, "ALLOWED ", allowed, verbose)
+    for record in budgets:
+        reporter.write_line(str(record))
     for rule in expired:
         reporter.write_line(
             f"allow rule {rule.kind}:{rule.label} ({rule.where}) expired on {rule.until}"
