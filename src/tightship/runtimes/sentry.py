@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from math import inf
-from typing import Any, ClassVar
+from typing import Any
 
 from . import hard_timer
 
@@ -51,7 +51,7 @@ class Sentry:
     """The thread, and the alarms it waits for."""
 
     # In a class: libraries that freeze time replace such functions in every module they find.
-    now: ClassVar[Callable[[], float]] = staticmethod(time.perf_counter)
+    now = staticmethod(time.perf_counter)
     """Seconds that always go on, whatever a test does to `time`."""
 
     def __init__(self) -> None:
@@ -112,9 +112,12 @@ class Sentry:
 
     def start(self) -> None:
         """Start the thread, unless it runs or there is nothing to wait for."""
-        if self._ident or not self._alarms:
+        if not self._alarms:
             return
+        # Also for one that was told to stop and did not come to it: it just goes on.
         self._stop = False
+        if self._ident:
+            return
         ready = _thread.allocate_lock()
         ready.acquire()
         try:
