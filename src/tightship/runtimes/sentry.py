@@ -112,9 +112,12 @@ class Sentry:
 
     def start(self) -> None:
         """Start the thread, unless it runs or there is nothing to wait for."""
-        if self._ident or not self._alarms:
+        if not self._alarms:
             return
+        # Also for one that was told to stop and did not come to it: it just goes on.
         self._stop = False
+        if self._ident:
+            return
         ready = _thread.allocate_lock()
         ready.acquire()
         try:
