@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 from ..budget import Budget
 from ..runtimes import hard_timer
-from ..runtimes.interrupt import Interrupt
+from ..runtimes.interrupt import Interrupt, InterruptTask
 from ..runtimes.loops import current_task
 from ..runtimes.running import Running
 from ..runtimes.sentry import SENTRY
@@ -229,7 +229,7 @@ class _Use:
             others = task.cancelling() > self._cancelling
         if exc is None:
             return not others
-        if isinstance(exc, Interrupt):
+        if isinstance(exc, (Interrupt, InterruptTask)):
             return True
         if self._scope is not None:
             return caught

@@ -1,7 +1,8 @@
 """What happens from the moment when time is up, one rung after the other.
 
 1. A picture is taken, of what everything is waiting for.
-2. The operation's own task is cancelled inside its loop; once more if it carries on.
+2. The operation's own task is cancelled inside its loop; once more if it carries on; then the
+   loop is stopped.
 3. If the loop does not answer, or the task resists, an exception is raised in the thread.
 4. If that changes nothing either, `Deadline.on_last` is called, which may end the process.
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..model import Site
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
     from .deadline import Deadline
 
 __all__ = ["Grace", "Ladder"]
+
+
+#: Tasks that nothing ends.
+_ABANDONED: list[Any] = []
 
 
 class Grace:
@@ -73,14 +79,21 @@ class Ladder:
         """Where the thread stood before that, innermost first."""
         self.swallowed: Site | None = None
         """Where the cancellation was swallowed, if that is known."""
+        self.unanswered = False
+        """Whether an exception was raised because the loop did not answer."""
+        self.stopped = False
+        """Whether the loop was stopped, since the task resisted."""
         self.resisted = ""
         """What the task waited for after it had swallowed the cancellation."""
         self.waiting: tuple[list[Site], str] = ([], "")
         """Where the task stood when time was up, innermost first, and what it waited for."""
         self.busy = 0.0
         """How much of a processor the thread used while it did not answer: 0 to 1."""
+        self.had_task = False
+        """Whether a task was found, which may be gone by now."""
         self._loop: Any = None
         self._task: weakref.ref[Any] | None = None
+        self._runner: weakref.ref[Any] | None = None
         self._before: Any = None
         self._cpu = (0.0, 0.0)
         self._cancelled_at = 0.0
@@ -125,14 +138,16 @@ class Ladder:
         elif found is not None:
             self.library = found.library
             if found.library == "trio":
-                return self._ask_trio()
+                return self._ask_trio(found)
             if found.task is not None:
                 from ..explain.await_chain import waiting
 
                 self._loop, self._task = found.loop, weakref.ref(found.task)
+                self.had_task = True
+                self._runner = weakref.ref(found.runner) if found.runner is not None else None
                 self.waiting = waiting(found.task)
                 self._mark(found.task)
-                if not self._send_cancel():
+                if not self._send(self._cancel):
                     self._loop = None
         return SENTRY.now() + 0.02
 
@@ -155,7 +170,11 @@ class Ladder:
         if now - self._cancelled_at < Grace.cancel:
             return now + 0.05
         self._ask_swallower()
-        if self.cancels < Grace.rounds and self._send_cancel():
+        if self.cancels < Grace.rounds and self._send(self._cancel):
+            self._cancelled_at = now
+            return now + 0.05
+        if not self.stopped and self._send(self._stop):
+            self.stopped = True
             self._cancelled_at = now
             return now + 0.05
         return self._raise_first(now)
@@ -171,7 +190,7 @@ class Ladder:
             return now + 0.05
         if now - self._cancelled_at >= Grace.cancel:
             self._ask_swallower()
-            self._send_cancel()
+            self._send(self._cancel)
             self._cancelled_at = now
         return now + 0.05
 
@@ -232,9 +251,9 @@ class Ladder:
             self.resisted = format_waiting(task)
             self._mark(task)
 
-    def _send_cancel(self) -> bool:
+    def _send(self, call: Callable[[], None]) -> bool:
         try:
-            self._loop.call_soon_threadsafe(self._cancel)
+            self._loop.call_soon_threadsafe(call)
         except Exception:  # closed meanwhile, or none that we know
             return False
         return True
@@ -251,6 +270,36 @@ class Ladder:
         if self.cancels == 1:
             task.add_done_callback(self._ended)
         task.cancel(f"tightship: {self.what} took longer than {self.budget.seconds:g} s")
+
+    def _stop(self) -> None:
+        """Stop the loop, in its thread: whoever runs it is told that the task never ended.
+
+        Nothing is raised in the task. Code that catches all would go on with that too, and
+        perhaps without ever coming back to its loop.
+        """
+        self._cancelled_at = SENTRY.now()
+        if not self._stopped and self.deadline.running:
+            self._abandon()
+            self._loop.stop()
+
+    def _abandon(self) -> None:
+        """Let nobody wait for what resists: a loop that is closed would do so for ever."""
+        from asyncio import tasks
+
+        for task in [self.task, *self._passed_on(self._before)]:
+            if task is not None and not task.done():
+                tasks._unregister_task(task)
+                # Kept for good: its coroutine would have to be closed, and resists that too.
+                _ABANDONED.append(task)
+        runner = self._runner() if self._runner is not None else None
+        if runner is not None:
+            runner._runner_task = None  # anyio's: it makes another one for the next test
+
+    def _passed_on(self, mark: Any) -> Iterator[Any]:
+        """Yield the tasks that a cancellation of the operation's task is passed on to."""
+        for ref, inner in getattr(mark, "passed_on", ()):
+            yield ref()
+            yield from self._passed_on(inner)
 
     def _ended(self, task: Any) -> None:
         """See, in the loop's thread, whether a task that was cancelled ended in another way."""
@@ -279,6 +328,7 @@ class Ladder:
 
     def _raise_first(self, now: float) -> float:
         self._stand()
+        self.unanswered = not self.answered
         self._raising = now
         self._raise()
         return now + Grace.again
@@ -305,11 +355,16 @@ class Ladder:
         if now > since:
             self.busy = (_cpu_seconds(self.deadline.thread) - used) / (now - since)
 
-    def _ask_trio(self) -> float | None:
+    def _ask_trio(self, found: Running) -> float:
+        """Cancel where there is a scope; else let trio raise where it knows that this is safe."""
         self._stand()
-        self._raising = SENTRY.now()
-        self._raise()
-        return SENTRY.now() + Grace.again
+        now = self._raising = SENTRY.now()
+        if found.cancel is None:
+            self._raise()
+        else:
+            self.cancels += 1
+            self._safely(lambda _: found.cancel())
+        return now + Grace.again
 
 
 def _cpu_seconds(ident: int) -> float:

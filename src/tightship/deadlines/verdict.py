@@ -53,12 +53,15 @@ def judge(ladder: Ladder, *, returned: bool) -> _Judged:
             sites,
             "see to it that whoever is to wake it still runs, or give the wait a timeout",
         )
-    if ladder.cancels and ladder.answered and (ladder.interrupts or ladder.cancels > 1):
+    if ladder.unanswered:
+        return _blocked(ladder, held)
+    if ladder.answered and (ladder.stopped or ladder.interrupts or ladder.cancels > 1):
         where = f"at {ladder.swallowed}" if ladder.swallowed else "at a line that isn't known"
-        after = f"; then it waited for {ladder.resisted}" if ladder.resisted else ""
+        after = f"; then it was at {ladder.resisted}" if ladder.resisted else ""
+        end = "; in the end its loop was stopped" if ladder.stopped else ""
         return _Judged(
             "swallowed-cancellation",
-            f"cancelled {_times(ladder.cancels)}, swallowed {where}{after}",
+            f"cancelled {_times(Grace.rounds)}, swallowed {where}{after}{end}",
             [ladder.swallowed] if ladder.swallowed else sites,
             "let CancelledError through: re-raise it, or catch less than BaseException",
         )
@@ -70,6 +73,8 @@ def judge(ladder: Ladder, *, returned: bool) -> _Judged:
             [ladder.swallowed] if ladder.swallowed else sites,
             "let CancelledError through: re-raise it, or catch less than BaseException",
         )
+    if ladder.library == "trio":
+        return _of_trio(ladder)
     if ladder.interrupts:
         return _blocked(ladder, held)
     if ladder.cancels:
@@ -95,6 +100,37 @@ def judge(ladder: Ladder, *, returned: bool) -> _Judged:
     )
 
 
+#: Where trio's thread is while it waits for something to happen.
+_TRIO_WAITS = ("trio/_core/_run.py", "trio/_core/_io_epoll.py", "anyio/_backends/_trio.py")
+
+
+def _of_trio(ladder: Ladder) -> _Judged:
+    at = ladder.blocked
+    first = next((n for n, site in enumerate(at) if site.file.endswith(_TRIO_WAITS)), len(at))
+    inside = any(not s.file.endswith(("threading.py", "queue.py")) for s in at[:first])
+    if not ladder.end and ladder.cancels:
+        return _Judged(
+            "swallowed-cancellation",
+            f"cancelled, and still running after {Grace.interrupt:g} s",
+            at,
+            "let trio.Cancelled through: never catch BaseException without raising it again",
+        )
+    if inside:
+        return _Judged(
+            "blocked-loop",
+            f"trio's thread was {'working' if ladder.busy > 0.5 else 'waiting'} in "
+            f"{at[0].source or at[0].function}",
+            at,
+            "await an asynchronous call instead, or hand it to trio.to_thread.run_sync()",
+        )
+    return _Judged(
+        "never-finished",
+        "trio's tasks were waiting",
+        [],
+        "see to it that this can end, or put it in trio.fail_after()",
+    )
+
+
 def _blocked(ladder: Ladder, held: float) -> _Judged:
     at = ladder.blocked
     line = at[0].source or at[0].function if at else ""
@@ -105,14 +141,7 @@ def _blocked(ladder: Ladder, held: float) -> _Judged:
             at,
             "give the call a timeout of its own, or run it in a child process",
         )
-    if ladder.library == "trio":
-        return _Judged(
-            "never-finished",
-            f"trio's run was interrupted after {held:.2f} s",
-            at,
-            "see to it that this can end, or put it in trio.fail_after()",
-        )
-    if ladder.library == "asyncio" and not ladder.answered and ladder.task is not None:
+    if ladder.library == "asyncio" and ladder.unanswered and ladder.had_task:
         how = "working" if ladder.busy > 0.5 else "waiting"
         return _Judged(
             "blocked-loop",

@@ -2,7 +2,8 @@
 
 That task's context is copied once, so the owner inside it would be whoever came first. Its
 runner hands each coroutine to the task through one method; wrapped there, every coroutine
-starts by becoming its own owner.
+starts by becoming its own owner. On trio it also gets a cancel scope of its own, without which
+its time could be limited only by ending the runner of all the tests after it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ def _wrap(patch: Patcher, module: Any) -> None:
     if runner is None or call is None:
         return
 
+    trio = getattr(module, "trio", None)
+
     @functools.wraps(call)
     def _call_in_runner_task(self: Any, func: Callable[..., Any], /, *a: Any, **k: Any) -> Any:
         owner = current()
@@ -41,9 +44,16 @@ def _wrap(patch: Patcher, module: Any) -> None:
         async def owned(*args: Any, **kwargs: Any) -> Any:
             token = CURRENT.set(owner)
             try:
-                return await func(*args, **kwargs)
+                if trio is None:
+                    return await func(*args, **kwargs)
+                with trio.CancelScope() as scope:
+                    self._tightship_scope = trio.lowlevel.current_trio_token(), scope
+                    return await func(*args, **kwargs)
+                raise TimeoutError("cancelled by Tightship: its time was up")
             finally:
                 CURRENT.reset(token)
+                if trio is not None:
+                    self._tightship_scope = None, None
 
         return call(self, owned, *a, **k)
 

@@ -15,33 +15,51 @@ from types import FrameType
 from typing import Any
 
 from . import hard_timer
+from .loops import current_task
 
-__all__ = ["Interrupt", "give_up", "raise_in"]
+__all__ = ["Interrupt", "InterruptTask", "give_up", "raise_in"]
 
 
 class Interrupt(KeyboardInterrupt):
     """Ends code whose time is up. Loops let this out of a callback, and no other exception."""
 
 
+class InterruptTask(Exception):
+    """Ends a step of a task whose time is up. The task fails with it, and its loop goes on."""
+
+
+#: Exceptions raised in tasks before we try the kind that ends their loop, too.
+_GENTLE = 3
+
+
 _OWN = os.path.dirname(os.path.dirname(os.path.realpath(__file__))) + os.sep
 
-#: Asked in the main thread when our signal arrives: those that still want to interrupt, and
-#: whether to do so as if Ctrl-C had been typed.
-_WANTING: dict[Callable[[], bool], bool] = {}
+
+class _Want:
+    def __init__(self, as_if_typed: bool) -> None:
+        self.as_if_typed = as_if_typed
+        self.gentle = 0
+
+
+#: Asked in the main thread when our signal arrives: those that still want to interrupt.
+_WANTING: dict[Callable[[], bool], _Want] = {}
 
 
 def _arrived(frame: FrameType | None) -> None:
     if frame is not None and frame.f_code.co_filename.startswith(_OWN):
         return  # it is just being ended; if not, the next signal comes soon
-    for wants, as_if_typed in tuple(_WANTING.items()):
+    for wants, how in tuple(_WANTING.items()):
         if not wants():
             continue
-        if as_if_typed:
+        if how.as_if_typed:
             # trio knows at which frames an exception does no harm, and keeps it until there.
             typed = signal.getsignal(signal.SIGINT)
             if callable(typed) and typed is not signal.default_int_handler:
                 typed(signal.SIGINT, frame)
                 return
+        if how.gentle < _GENTLE and current_task() is not None:
+            how.gentle += 1
+            raise InterruptTask("its time is up")
         raise Interrupt("its time is up")
 
 
@@ -67,7 +85,7 @@ def raise_in(ident: int, wants: Callable[[], bool], *, as_if_typed: bool = False
         return not as_if_typed and _set_async(ident, Interrupt)
     if not hasattr(signal, "pthread_kill") or not hard_timer.listening():
         return False
-    _WANTING[wants] = as_if_typed
+    _WANTING.setdefault(wants, _Want(as_if_typed))
     try:
         signal.pthread_kill(ident, hard_timer.SIGNAL)
     except OSError:

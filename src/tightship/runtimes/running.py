@@ -6,8 +6,9 @@ stands in its ``run_until_complete``. The task that this waits for is the one to
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -25,6 +26,10 @@ class Running(NamedTuple):
     """asyncio's loop, or trio's runner."""
     task: Any
     """The task that the thread waits for; None if unknown."""
+    cancel: Callable[[], object] | None = None
+    """trio: cancels, from any thread, what the thread waits for."""
+    runner: Any = None
+    """anyio's runner, if the task is its task for all tests."""
 
 
 def running(ident: int, loops: Iterable[Any] = ()) -> Running | None:
@@ -41,20 +46,21 @@ def running(ident: int, loops: Iterable[Any] = ()) -> Running | None:
         if name == "run_forever" and file.endswith("base_events.py"):
             loop = _local(frame, "self")
         elif name == "run_until_complete" and file.endswith("base_events.py"):
-            return Running("asyncio", _local(frame, "self"), _main(_local(frame, "future")))
+            return _asyncio(_local(frame, "self"), _local(frame, "future"))
         elif name == "run" and file.endswith("runners.py") and "task" in frame.f_code.co_varnames:
             task = _local(frame, "task")
             if task is not None:
-                return Running("asyncio", task.get_loop(), _main(task))
-        elif name == "unrolled_run" and "runner" in frame.f_code.co_varnames:
-            runner = _local(frame, "runner")
-            return Running("trio", runner, getattr(runner, "main_task", None))
+                return _asyncio(task.get_loop(), task)
+        elif name == "run" and file.endswith("_run.py") and "runner" in frame.f_code.co_varnames:
+            return Running("trio", _local(frame, "runner"), None)
+        elif name == "_call_in_runner_task" and file.endswith("_trio.py"):
+            return Running("trio", None, None, _scope(_local(frame, "self")))
         frame = frame.f_back
     if loop is not None:
         return Running("asyncio", loop, None)
     for candidate in loops:
         if candidate.is_running() and _thread_of(candidate) in (None, ident):
-            return Running("asyncio", candidate, _first(candidate))
+            return _asyncio(candidate, _first(candidate))
     return None
 
 
@@ -75,14 +81,23 @@ def _first(loop: Any) -> Any:
     return min(numbered, key=lambda pair: int(pair[1]))[0] if numbered else None
 
 
-def _main(task: Any) -> Any:
-    """Return the task to cancel: anyio's plugin runs all tests in one task of its own."""
+def _scope(runner: Any) -> Callable[[], object] | None:
+    """Return what cancels the coroutine that anyio's runner on trio is at."""
+    token, scope = getattr(runner, "_tightship_scope", (None, None))
+    if token is None or scope is None:
+        return None
+    return functools.partial(token.run_sync_soon, scope.cancel)
+
+
+def _asyncio(loop: Any, task: Any) -> Running:
+    """Say which task to cancel: anyio's plugin runs all tests in one task of its own."""
     get_coro = getattr(task, "get_coro", None)
     if get_coro is None:  # a bare future
-        return None
+        return Running("asyncio", loop, None)
     frame = getattr(get_coro(), "cr_frame", None)
     if frame is not None and frame.f_code.co_name == "_call_in_runner_task":
-        inner = getattr(_local(frame, "self"), "_runner_task", None)
+        runner = _local(frame, "self")
+        inner = getattr(runner, "_runner_task", None)
         if inner is not None:
-            return inner
-    return task
+            return Running("asyncio", loop, inner, runner=runner)
+    return Running("asyncio", loop, task)
