@@ -110,7 +110,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     session: Any = config.pluginmanager.get_plugin("tightship-session")
     if session is not None:
         config.pluginmanager.unregister(session)
-        for name in ("tightship-controller", "tightship-reports"):
+        names = ("tightship-controller", "tightship-reports", "tightship-beside-timeout")
+        for name in names:
             if config.pluginmanager.has_plugin(name):
                 plugin: Any = config.pluginmanager.unregister(name=name)
                 if name == "tightship-controller":

@@ -45,6 +45,10 @@ class Reports:
         session = self.session
         if session.timeouts and call.excinfo is not None:
             self._timed_out(item, report, call.excinfo.value)
+        beside = session.beside
+        if beside is not None and beside.lines and report.failed:
+            report.sections.append(("tightship", "\n".join(beside.lines)))
+            beside.lines = []
         if session.journal is not None:
             self._note(report)
         if report.when != "teardown":

@@ -28,6 +28,7 @@ from .deadlines import Deadlines, limits_of
 if TYPE_CHECKING:
     from ..budget import Statistics
     from ..deadlines.error import TightshipTimeout
+    from .pytest_timeout import BesidePytestTimeout
 
 __all__ = ["Attempt", "TightshipSession"]
 
@@ -80,6 +81,8 @@ class TightshipSession:
         self.honours_timeout = False
         """Whether pytest-timeout's marker is ours to act on, since that plugin is absent."""
         self._of_workers: list[Finding] = []
+        self.beside: BesidePytestTimeout | None = None
+        """Where pytest-timeout acts: what it is told."""
         self.status = 0
         """The run's exit status, as soon as it is known."""
         self.ended_workers: set[str] = set()
@@ -143,6 +146,11 @@ class TightshipSession:
             return
         self.watch.install()
         self.deadlines.install()
+        if self.config.pluginmanager.has_plugin("timeout"):
+            from .pytest_timeout import BesidePytestTimeout
+
+            self.beside = BesidePytestTimeout(self)
+            self.config.pluginmanager.register(self.beside, "tightship-beside-timeout")
         # What lies below tmp_path is pytest's to remove.
         self.watch.patch.after_result(
             pytest.TempPathFactory, "getbasetemp", lambda path: ROOTS.add(str(path))
@@ -156,6 +164,8 @@ class TightshipSession:
     def close(self) -> None:
         """Stop watching and undo everything."""
         try:
+            if self.beside is not None:
+                self.beside.close()
             self.deadlines.close(self.status)
             self.watch.uninstall()
         finally:
@@ -339,6 +349,8 @@ class TightshipSession:
         error = self.deadlines.verdict(exc)
         if error is not None:
             raise error from exc
+        if self.beside is not None and self.beside.lines:
+            self._report()
 
     def timed_out(self, error: TightshipTimeout) -> None:
         """Take up that a test's time was up."""
