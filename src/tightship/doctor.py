@@ -559,7 +559,21 @@ def settings(directory: Path, env: dict[str, str], kinds: Collection[str]) -> Se
 
 def _values(config: Config) -> Iterator[tuple[str, str, str]]:
     for option in OPTIONS:
-        if option.key == "allow":
+        if option.key in ("allow", "timeout"):
+            continue
+        if option.key == "timeouts":
+            for phase, budget in config.timeouts.items():
+                shown = "off" if budget is None else f"{budget.seconds:g}"
+                where = "the default" if budget is None else budget.where
+                yield "timeout" if phase == "test" else f"timeouts.{phase}", shown, where
+            continue
+        if option.key == "budgets":
+            for name, seconds in config.budgets.table.items():
+                place = config.budgets.places.get(name, "built in")
+                yield f"budgets.{name}", f"{seconds:g}", place
+            continue
+        if option.key == "timeout_scale":
+            yield option.key, f"{config.budgets.scale:g}", config.source(option.key)
             continue
         value = getattr(config, option.key)
         if option.key == "thresholds":

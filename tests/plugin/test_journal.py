@@ -59,7 +59,7 @@ def test_each_test_has_one_line_whatever_became_of_it(suite, pytester, xdist):
     assert records[0]["schema"] == SCHEMA
     extra = {"worker"} if xdist else set()
     assert all(set(r) == TEST_FIELDS | extra for r in records[1:-1])
-    assert set(records[-1]) == {"event", "status", "tests", "findings", "faults"}
+    assert set(records[-1]) == {"event", "status", "tests", "findings", "faults", "budgets"}
     assert (records[-1]["status"], records[-1]["tests"]) == (1, 26)
     outcomes = {n: r["outcome"] for n, r in ran.tests.items() if "clean" not in n}
     assert outcomes == {

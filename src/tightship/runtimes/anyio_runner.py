@@ -40,11 +40,15 @@ def _wrap(patch: Patcher, module: Any) -> None:
         if owner is None or not patch.active:
             return call(self, func, *a, **k)
 
+        # What a step of a generator opens stays open when the step is over, and scopes must
+        # close in the order they opened.
+        step = getattr(func, "__name__", "") == "asend"
+
         @functools.wraps(func)
         async def owned(*args: Any, **kwargs: Any) -> Any:
             token = CURRENT.set(owner)
             try:
-                if trio is None:
+                if trio is None or step:
                     return await func(*args, **kwargs)
                 with trio.CancelScope() as scope:
                     self._tightship_scope = trio.lowlevel.current_trio_token(), scope
@@ -52,7 +56,7 @@ def _wrap(patch: Patcher, module: Any) -> None:
                 raise TimeoutError("cancelled by Tightship: its time was up")
             finally:
                 CURRENT.reset(token)
-                if trio is not None:
+                if trio is not None and not step:
                     self._tightship_scope = None, None
 
         return call(self, owned, *a, **k)
