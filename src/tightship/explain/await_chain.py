@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from ..model import Site
 from ..origin import layer
-from .frames import Spot, local_values, site, spot, tops, trim
+from .frames import Spot, local_values, place, site, spot, tops, trim
 from .stacks import format_stack
 from .waits import (
     callbacks,
@@ -24,6 +24,7 @@ from .waits import (
     enclosed,
     get,
     is_future,
+    is_queue,
     is_task,
     names_of,
 )
@@ -36,6 +37,8 @@ __all__ = [
     "coroutine_of",
     "descend",
     "format_waiting",
+    "look",
+    "waiters",
     "waiting",
 ]
 
@@ -164,7 +167,7 @@ def _inside(awaitable: object) -> object:
 
 def _running_spots(frame: FrameType) -> list[Spot]:
     """Return the stack from where a thread is now out to ``frame``; innermost first."""
-    for top in tops():
+    for top in tops().values():
         spots: list[Spot] = []
         at: FrameType | None = top
         while at is not None:
@@ -216,14 +219,23 @@ def waiting(task: object) -> tuple[list[Site], str]:
     A task that is done, running or not started yet says so in the second value. Never
     raises and keeps nothing alive.
     """
+    spots, what, _ = look(task)
+    return [site(s) for s in spots], what
+
+
+def look(task: object) -> tuple[list[Spot], str, list[object]]:
+    """Return the same with raw spots, and the tasks that were looked through on the way.
+
+    These are no news of their own: 3.11's `wait_for` makes one of each coroutine.
+    """
+    through: list[object] = []
     try:
-        spots, what = _waiting(task, 0)
-        return [site(s) for s in spots], what
+        return *_waiting(task, 0, through), through
     except Exception:
-        return [], type(task).__name__
+        return [], type(task).__name__, through
 
 
-def _waiting(task: object, depth: int) -> tuple[list[Spot], str]:
+def _waiting(task: object, depth: int, through: list[object]) -> tuple[list[Spot], str]:
     if is_task(task) and done(task):
         return [], _outcome(task)
     if is_future(task) and not is_task(task):
@@ -242,7 +254,8 @@ def _waiting(task: object, depth: int) -> tuple[list[Spot], str]:
     waiter = get(task, "_fut_waiter")
     inner, what = _what(walk, waiter, is_task(task))
     if inner is not None and depth < 5:
-        more, what = _waiting(inner, depth + 1)
+        through.append(inner)
+        more, what = _waiting(inner, depth + 1, through)
         return trim([*more, *spots]), what
     return trim(spots), what + _asked(task)
 
@@ -263,6 +276,9 @@ def _what(walk: Walk, waiter: object, in_task: bool) -> tuple[object, str]:
             return None, words
     target = waiter if waiter is not None else walk.last
     if target is None:
+        own = walk.frames[first:]
+        if own and place(own[-1][1].f_code)[0] == "_core/_traps.py":  # trio's; there is no future
+            return None, f"{own[0][1].f_code.co_qualname}()"
         return None, "its next turn in the loop"
     if in_task and waiter is None and done(target):
         return None, "its next turn in the loop"
@@ -323,8 +339,16 @@ def format_waiting(task: object) -> str:
 
 def awaited_by(future: object) -> list[str]:
     """Return the names of the tasks that wait for a future or task, sorted. Never raises."""
+    return names_of(waiters(future))
+
+
+def waiters(future: object) -> list[object]:
+    """Return the tasks that wait for a future or task, or own it as a task group's. Never raises.
+
+    Drop the answer soon: it holds them.
+    """
     try:
-        return names_of(_waiters(future, set()))
+        return _waiters(future, set())
     except Exception:
         return []
 
@@ -342,8 +366,21 @@ def _waiters(future: object, seen: set[int]) -> list[object]:
             found.append(owner)
         elif is_task(parent := get(owner, "_parent_task")):  # TaskGroup._on_task_done
             found.append(parent)
+        elif is_queue(done := get(owner, "_done")):  # as_completed, 3.13 and later
+            found.extend(_getting(done, seen))
         else:  # gather, wait, wait_for, shield: closures and partials over a future
+            anyio = get(callback, "__module__") == "anyio._backends._asyncio"
             for held in enclosed(callback):
-                if is_future(held) and held is not future:
-                    found.extend(_waiters(held, seen))
+                if is_future(held):
+                    if held is not future:
+                        found.extend(_waiters(held, seen))
+                elif is_queue(held):  # as_completed
+                    found.extend(_getting(held, seen))
+                elif anyio and is_task(host := get(get(held, "cancel_scope"), "_host_task")):
+                    found.append(host)
     return found
+
+
+def _getting(queue: object, seen: set[int]) -> list[object]:
+    getters = list(get(queue, "_getters") or ())
+    return [task for getter in getters for task in _waiters(getter, seen)]

@@ -15,7 +15,20 @@ from typing import Any
 from ..model import Site
 from ..origin import layer, site_at
 
-__all__ = ["OWN", "Spot", "executing", "local_values", "readable", "site", "spot", "trim"]
+__all__ = [
+    "OWN",
+    "Spot",
+    "executing",
+    "get",
+    "local_values",
+    "outwards",
+    "place",
+    "readable",
+    "site",
+    "spot",
+    "tops",
+    "trim",
+]
 
 #: Tightship's own folder: no frame from here belongs into a report.
 OWN = os.path.dirname(os.path.dirname(os.path.realpath(__file__))) + os.sep
@@ -52,28 +65,50 @@ def local_values(frame: FrameType) -> list[tuple[str, Any]]:
     return pairs
 
 
-def tops() -> list[FrameType]:
-    """Return the innermost frame of each thread; of this thread, the innermost that isn't ours.
+def tops() -> dict[int, FrameType]:
+    """Return each thread's innermost frame by its ident; here, the innermost that isn't ours.
 
     A function of ours that held its own frame in a variable would make a cycle, and with it
     keep all callers' locals alive until the next collection.
     """
     found = sys._current_frames()
-    found.pop(threading.get_ident(), None)
+    me = threading.get_ident()
+    found.pop(me, None)
     at: FrameType | None = sys._getframe(1)
     while at is not None and at.f_code.co_filename.startswith(OWN):
         at = at.f_back
-    return [*found.values(), at] if at is not None else list(found.values())
+    if at is not None:
+        found[me] = at
+    return found
 
 
 def executing() -> Iterator[FrameType]:
     """Yield the frames on the stacks of all threads, innermost first, without ours."""
-    for frame in tops():
-        at: FrameType | None = frame
-        while at is not None:
-            if not at.f_code.co_filename.startswith(OWN):
-                yield at
-            at = at.f_back
+    for frame in tops().values():
+        yield from outwards(frame)
+
+
+def outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    """Yield a frame and its callers, without ours."""
+    while frame is not None:
+        if not frame.f_code.co_filename.startswith(OWN):
+            yield frame
+        frame = frame.f_back
+
+
+def get(obj: object, name: str, default: Any = None) -> Any:
+    """Return an attribute of somebody else's object, or ``default`` whatever it raises."""
+    try:
+        return getattr(obj, name, default)
+    except (KeyboardInterrupt, SystemExit):  # not the object's: somebody wants us to stop
+        raise
+    except BaseException:
+        return default
+
+
+def place(code: CodeType) -> tuple[str, str]:
+    """Return the last two parts of a function's file and its qualified name, for tables."""
+    return "/".join(code.co_filename.replace("\\", "/").rsplit("/", 2)[-2:]), code.co_qualname
 
 
 def referrers(objects: list[object]) -> list[object]:

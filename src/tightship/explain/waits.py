@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from types import FrameType, FunctionType
+from math import inf
+from types import FrameType
 from typing import Any
 
-from .frames import executing, local_values, readable
+from .fds import _address, describe_socket
+from .frames import get, local_values, place, readable
+from .jobs import function_name, job_of
 
 __all__ = ["describe_frame", "describe_future", "get", "task_name"]
 
 Locals = Mapping[str, Any]
-
-
-def get(obj: object, name: str, default: Any = None) -> Any:
-    """Return an attribute of somebody else's object, or ``default`` whatever it raises."""
-    try:
-        return getattr(obj, name, default)
-    except (KeyboardInterrupt, SystemExit):  # not the object's: somebody wants us to stop
-        raise
-    except BaseException:
-        return default
 
 
 def is_future(obj: object) -> bool:
@@ -33,6 +25,12 @@ def is_future(obj: object) -> bool:
 def is_task(obj: object) -> bool:
     """Tell whether this future is a task."""
     return is_future(obj) and hasattr(type(obj), "get_coro")
+
+
+def is_queue(obj: object) -> bool:
+    """Tell whether this is one of asyncio's queues."""
+    module = sys.modules.get("asyncio.queues")
+    return module is not None and issubclass(type(obj), module.Queue)
 
 
 def is_concurrent(obj: object) -> bool:
@@ -131,6 +129,9 @@ def _fixed(text: str) -> Callable[[Locals], str]:
     return lambda names: text
 
 
+_FOR_EVER = "nothing: it sleeps for ever"
+
+
 def _sleep(names: Locals) -> str | None:
     handle, loop = names.get("h"), names.get("loop")
     if handle is None:
@@ -139,6 +140,8 @@ def _sleep(names: Locals) -> str | None:
         due = handle.when() - loop.time()  # type: ignore[union-attr]
     except Exception:  # the loop is closed, or none of asyncio's kind
         return "sleep"
+    if due == inf:
+        return _FOR_EVER
     return f"sleep, due in {due:.1f} s" if due > 0 else "sleep, due now"
 
 
@@ -150,8 +153,6 @@ def _stream(verb: str) -> Callable[[Locals], str]:
 
 
 def _ends(transport: object) -> str:
-    from .fds import _address, describe_socket
-
     extra = get(transport, "get_extra_info")
     if extra is None:
         return "a stream without a transport"
@@ -167,24 +168,42 @@ def _ends(transport: object) -> str:
 
 def _process(names: Locals) -> str:
     me = names.get("self")
+    me = get(me, "_process") or me  # anyio's and trio's wrap another
     pid = get(me, "_pid") or get(me, "pid") or get(get(me, "_transport"), "_pid")
     return f"process {pid} to exit" if pid else "a process to exit"
 
 
 def _sock(verb: str) -> Callable[[Locals], str]:
     def words(names: Locals) -> str:
-        from .fds import describe_socket
-
         sock = names.get("sock")
         return f"{verb}() on {describe_socket(sock)}" if sock is not None else f"{verb}()"
 
     return words
 
 
+def _own_sock(verb: str) -> Callable[[Locals], str]:
+    def words(names: Locals) -> str:
+        me = names.get("self")
+        sock = get(me, "_sock") or get(me, "_raw_socket")
+        return f"{verb}() on {describe_socket(sock)}" if sock is not None else f"{verb}()"
+
+    return words
+
+
+def _ready(for_what: str) -> Callable[[Locals], str]:
+    def words(names: Locals) -> str:
+        obj = names.get("obj")
+        known = get(obj, "getsockname") is not None
+        return f"{for_what} on {describe_socket(obj) if known else 'a file descriptor'}"
+
+    return words
+
+
+_USED_UP = "anyio.CapacityLimiter (used up)"
+
+
 def _server(verb: str) -> Callable[[Locals], str]:
     def words(names: Locals) -> str:
-        from .fds import describe_socket
-
         socks = [describe_socket(s) for s in tuple(get(names.get("self"), "sockets") or ())[:3]]
         return verb + (" on " + ", ".join(socks) if socks else "")
 
@@ -197,13 +216,26 @@ def _group(names: Locals) -> str | None:
     return f"a task group of {_pending(tasks)}" if isinstance(tasks, (set, list)) else None
 
 
+def _nursery(names: Locals) -> str:
+    children = list(get(names.get("self"), "_children") or ())
+    named = ", ".join(f"task '{readable(get(c, 'name'))}'" for c in children[:3])
+    more = ", ..." if len(children) > 3 else ""
+    inside = f"{len(children)} ({named}{more})" if children else "none, and its own body"
+    return f"a nursery of {inside}"
+
+
+def _sleep_of(names: Locals) -> str:
+    seconds = names.get("seconds")
+    return f"sleep of {seconds:g} s" if type(seconds) in (int, float) else "sleep"
+
+
 def _wait(names: Locals) -> str:
     return f"asyncio.wait of {_pending(names.get('fs'))}"
 
 
 def _thread(names: Locals) -> str | None:
     func = names.get("func")
-    return f"a thread job: {_function(func)}" if callable(func) else None
+    return f"a thread job: {function_name(func)}" if callable(func) else None
 
 
 def _connect(names: Locals) -> str:
@@ -247,6 +279,70 @@ _TABLE: dict[tuple[str, str], Callable[[Locals], str | None]] = {
 }
 _TABLE.update(
     {
+        ("asyncio/tasks.py", name): _fixed("the next of asyncio.as_completed")
+        for name in ("_AsCompletedIterator._wait_for_one", "as_completed.<locals>._wait_for_one")
+    }
+)
+_TABLE.update(
+    {
+        (f"{folder}.py", name): words
+        for folder, name, words in (
+            ("_core/_eventloop", "sleep_forever", _fixed(_FOR_EVER)),
+            ("_core/_synchronization", "Condition.wait", _fixed("anyio.Condition (not notified)")),
+            ("_backends/_asyncio", "Event.wait", _fixed("anyio.Event (not set)")),
+            ("_backends/_asyncio", "Lock.acquire", _fixed("anyio.Lock (locked)")),
+            ("_backends/_asyncio", "Semaphore.acquire", _fixed("anyio.Semaphore (value 0)")),
+            ("_backends/_asyncio", "CapacityLimiter.acquire", _fixed(_USED_UP)),
+            ("_backends/_asyncio", "CapacityLimiter.acquire_on_behalf_of", _fixed(_USED_UP)),
+            ("_backends/_asyncio", "Process.wait", _process),
+            ("_backends/_asyncio", "SocketStream.receive", _stream("reading from")),
+            ("_backends/_asyncio", "SocketStream.send", _stream("writing to")),
+            (
+                "_backends/_asyncio",
+                "StreamReaderWrapper.receive",
+                _fixed("output of a process"),
+            ),
+            ("_backends/_asyncio", "UNIXSocketStream.receive", _own_sock("recv")),
+            ("_backends/_asyncio", "UNIXSocketStream.send", _own_sock("send")),
+            ("_backends/_asyncio", "TCPSocketListener.accept", _own_sock("accept")),
+            ("_backends/_asyncio", "UNIXSocketListener.accept", _own_sock("accept")),
+            ("_backends/_asyncio", "AsyncIOBackend.wait_readable", _ready("something to read")),
+            ("_backends/_asyncio", "AsyncIOBackend.wait_writable", _ready("room to write")),
+        )
+    }
+)
+_TABLE.update(
+    {
+        ("trio/_timeouts.py", "sleep"): _sleep_of,
+        ("trio/_timeouts.py", "sleep_until"): _fixed("sleep"),
+        ("trio/_timeouts.py", "sleep_forever"): _fixed(_FOR_EVER),
+        ("trio/_sync.py", "Event.wait"): _fixed("trio.Event (not set)"),
+        ("trio/_sync.py", "Condition.wait"): _fixed("trio.Condition (not notified)"),
+        ("trio/_sync.py", "CapacityLimiter.acquire"): _fixed("trio.CapacityLimiter (used up)"),
+        ("trio/_sync.py", "CapacityLimiter.acquire_on_behalf_of"): _fixed(
+            "trio.CapacityLimiter (used up)"
+        ),
+        ("trio/_sync.py", "_LockImpl.acquire"): _fixed("trio.Lock (locked)"),
+        ("trio/_sync.py", "Semaphore.acquire"): _fixed("trio.Semaphore (value 0)"),
+        ("trio/_channel.py", "MemoryReceiveChannel.receive"): _fixed(
+            "receive() on a memory channel"
+        ),
+        ("trio/_channel.py", "MemorySendChannel.send"): _fixed("send() on a full memory channel"),
+        ("_core/_run.py", "Nursery._nested_child_finished"): _nursery,
+        ("trio/_threads.py", "to_thread_run_sync"): lambda names: _thread(
+            {"func": names.get("sync_fn")}
+        ),
+        ("trio/_subprocess.py", "Process.wait"): _process,
+    }
+)
+_TABLE.update(
+    {
+        ("trio/_socket.py", f"_SocketType.{name}"): _own_sock(name)
+        for name in ("accept", "recv", "recv_into", "recvfrom", "send", "sendto", "connect")
+    }
+)
+_TABLE.update(
+    {
         ("asyncio/streams.py", f"StreamReader.{name}"): _stream("reading from")
         for name in ("read", "readline", "readexactly", "readuntil", "_wait_for_data")
     }
@@ -283,8 +379,7 @@ _TABLE.update(
 def describe_frame(frame: FrameType) -> str | None:
     """Return what a frame of a library primitive waits for, or None if it is none we know."""
     code = frame.f_code
-    file = "/".join(code.co_filename.replace("\\", "/").rsplit("/", 2)[-2:])
-    words = _TABLE.get((file, code.co_qualname))
+    words = _TABLE.get(place(code))
     try:
         return None if words is None else words(dict(local_values(frame)))
     except Exception:  # another version of the library: fall back to the future
@@ -322,29 +417,10 @@ def describe_future(future: object) -> str:
 
 def _job(future: object) -> str:
     """Name the function behind a concurrent future: the worker that runs it knows."""
-    for frame in executing():
-        if frame.f_code.co_name == "run" and "self" in frame.f_code.co_varnames[:1]:
-            item = dict(local_values(frame)).get("self")
-            if get(item, "future") is future and get(item, "fn") is not None:
-                return f"a thread job: {_function(item.fn)}"  # type: ignore[union-attr]
-    for names in gc.get_referrers(future):  # it is still queued: its work item holds it
-        fn = names.get("fn") if isinstance(names, dict) else get(names, "fn")
-        if callable(fn):
-            return f"a thread job: {_function(fn)} (queued)"
-    return "a future of another thread"
-
-
-def _function(func: object) -> str:
-    # asyncio.to_thread submits partial(context.run, func, ...)
-    for _ in range(5):
-        inner, args = get(func, "func"), get(func, "args")
-        if not callable(inner) or not isinstance(args, tuple):
-            break
-        func = args[0] if get(inner, "__name__") == "run" and args else inner
-    name = get(func, "__qualname__") or get(func, "__name__") or type(func).__qualname__
-    module = func.__module__ if isinstance(func, FunctionType) else get(func, "__module__")
-    text = readable(name)
-    return f"{text} ({readable(module)})" if isinstance(module, str) and module else text
+    found = job_of(future)
+    if found is None:
+        return "a future of another thread"
+    return f"a thread job: {found.name}" + (" (queued)" if found.state == "queued" else "")
 
 
 def names_of(tasks: Iterable[object]) -> list[str]:
