@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tightship.budget import DEFAULTS, PHASES
 from tightship.config import MARKER, OPTIONS, Config
 from tightship.explain.remedies import REMEDIES
 from tightship.known import KNOWN, Known
@@ -38,6 +39,10 @@ def kinds() -> str:
     )
 
 
+#: Settings of single kinds and phases, and the marker's word for them.
+_SINGLE = {"thresholds": "threshold", "timeouts": "timeout"}
+
+
 def options() -> str:
     """Each setting and the places where it can be set."""
     flags = _flags()
@@ -50,9 +55,7 @@ def options() -> str:
                 f"`{o.key}`",
                 f"`{o.env}`" if o.env else "-",
                 _code(flags.get(o.key)),
-                f"`{'threshold' if o.key == 'thresholds' else o.key}`"
-                if o.key in MARKER or o.key == "thresholds"
-                else "-",
+                f"`{_SINGLE.get(o.key, o.key)}`" if _SINGLE.get(o.key, o.key) in MARKER else "-",
                 _default(o.key, defaults),
                 _text(o.meaning),
             )
@@ -104,10 +107,25 @@ def _flags() -> dict[str, str]:
     pytest_addoption(parser)  # type: ignore[arg-type]
     # The option for the general threshold takes those of single kinds as well.
     parser.flags["thresholds"] = parser.flags["threshold"]
+    parser.flags["timeouts"] = parser.flags["timeout"]
     return parser.flags
 
 
+def _limits() -> dict[str, Any]:
+    """What holds for time if nobody says otherwise."""
+    phases = {phase: seconds for phase, (seconds, _) in PHASES.items() if seconds is not None}
+    return {
+        "timeout": f"{phases.pop('test'):g}",
+        "timeouts": ", ".join(f"{phase} = {seconds:g}" for phase, seconds in phases.items()),
+        "budgets": ", ".join(f"{name} = {seconds:g}" for name, seconds in DEFAULTS.items()),
+        "timeout_scale": "1",
+    }
+
+
 def _default(key: str, defaults: dict[str, Any]) -> str:
+    limit = _limits().get(key)
+    if limit is not None:
+        return f"`{limit}`"
     value = defaults.get(key)
     if value is None or value == ():
         return "none"

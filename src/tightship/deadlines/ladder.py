@@ -140,12 +140,10 @@ class Ladder:
             if found.library == "trio":
                 return self._ask_trio(found)
             if found.task is not None:
-                from ..explain.await_chain import waiting
-
                 self._loop, self._task = found.loop, weakref.ref(found.task)
                 self.had_task = True
                 self._runner = weakref.ref(found.runner) if found.runner is not None else None
-                self.waiting = waiting(found.task)
+                self.waiting = _waiting(found.task)
                 self._mark(found.task)
                 if not self._send(self._cancel):
                     self._loop = None
@@ -365,6 +363,24 @@ class Ladder:
             self.cancels += 1
             self._safely(lambda _: found.cancel())
         return now + Grace.again
+
+
+def _waiting(task: Any) -> tuple[list[Site], str]:
+    """Return where a task stands and what it waits for; through the tasks it waits for, too."""
+    from ..explain.await_chain import waiting
+
+    stack: list[Site] = []
+    words: list[str] = []
+    seen: set[int] = set()
+    while task is not None and id(task) not in seen and len(seen) < 5:
+        seen.add(id(task))
+        sites, what = waiting(task)
+        stack[:0] = sites
+        words.append(what)
+        task = getattr(task, "_fut_waiter", None) if what.startswith("task '") else None
+        if not hasattr(task, "get_coro"):
+            break
+    return stack, ", and that for ".join(words)
 
 
 def _cpu_seconds(ident: int) -> float:

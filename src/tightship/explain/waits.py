@@ -91,7 +91,7 @@ def _pending(items: object) -> str:
     children = list(items) if isinstance(items, (list, tuple, set, frozenset)) else []
     waiting = [c for c in children if not done(c)]
     text = f"{len(children)} ({len(waiting)} pending"
-    named = [task_name(c) for c in waiting[:3] if is_task(c)]
+    named = sorted(task_name(c) for c in waiting if is_task(c))[:3]
     more = ", ..." if len(waiting) > 3 else ""
     return text + (": " + ", ".join(named) + more if named else "") + ")"
 

@@ -227,8 +227,8 @@ class Deadlines:
             returned=returned,
             resources=self._open(),
         )
-        if self._phase != "teardown":
-            self._test_due = None
+        if session.journal is not None and error.picture is not None:
+            error.finding.extra["picture"] = error.picture.to_dict()
         session.timed_out(error)
         return error
 
