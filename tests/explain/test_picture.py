@@ -23,6 +23,8 @@ import pytest
 import trio
 import uvloop
 
+from tightship.explain import picture
+from tightship.explain.frames import local_values
 from tightship.explain.loop_state import LoopState
 from tightship.explain.picture import Picture, render, take
 from tightship.explain.task_tree import Node
@@ -947,6 +949,47 @@ def test_a_signal_handler_may_ask() -> None:
     assert [s.source for s in main.stack[:2]] == ["found.append(take([]))", "time.sleep(0.3)"]
 
 
+def test_our_own_signal_handler_sees_what_it_interrupted() -> None:
+    """Its frames are left out, and the call is known."""
+    found: list[Picture] = []
+    source = "def handler(number, frame):\n    found.append(take([]))\n"
+    names: dict[str, Any] = {"found": found, "take": take}
+    exec(compile(source, picture.__file__, "exec"), names)
+    before = signal.signal(signal.SIGUSR2, names["handler"])
+    try:
+        timer = threading.Timer(0.1, signal.pthread_kill, (threading.get_ident(), signal.SIGUSR2))
+        timer.start()
+        time.sleep(0.3)
+        timer.join()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    main = thread(found[0], "MainThread")
+    assert main.doing == "time.sleep()"
+    assert main.stack[0].source == "time.sleep(0.3)"
+
+
+def test_looking_does_not_touch_the_variables_of_a_traced_function() -> None:
+    """Up to 3.12, Python writes them back from the dict that a look at them makes."""
+
+    def trace(frame: Any, event: str, arg: Any) -> Any:
+        if event == "line":
+            local_values(frame)
+        return trace
+
+    def traced() -> int:
+        number = 42
+        number += 0
+        return number
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        found = traced()
+    finally:
+        sys.settrace(before)
+    assert found == 42
+
+
 # ---- trio -------------------------------------------------------------------------------------
 
 
@@ -992,6 +1035,21 @@ def test_a_trio_run_is_a_tree_of_nurseries() -> None:
     sleeper = next(n for n in parent.children if n.name == "sleeper")
     assert sleeper.chain[0].source == "await trio.sleep_forever()"
     assert "trio is busy" in text(picture)
+
+
+def test_a_thread_of_trio_runs_its_job() -> None:
+    """The function that was handed in, not what trio wraps it in."""
+
+    async def main() -> Picture:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, time.sleep, 0.3)
+            await trio.sleep(0.1)
+            return take([])
+
+    found = trio.run(main)
+    assert [(j.name, j.state) for j in found.jobs] == [("sleep (time)", "running")]
+    assert found.loops[0].tasks.trees[0].children[0].waits == "a thread job: sleep (time)"
+    assert "runs job sleep (time)" in text(found)
 
 
 def test_a_trio_run_that_waits_is_seen_from_another_thread() -> None:

@@ -45,7 +45,9 @@ class Node:
     """How often it was asked to end."""
     cancelled_by: Site | None = None
     main: bool = False
-    """The loop runs until this one is done."""
+    """The loop runs until this one is done, or a test runner runs its tests in it."""
+    runtime_only: bool = False
+    """It is in no line of the project's or of a library's."""
     cycle: tuple[str, ...] = ()
     """Names of tasks that await each other in a ring, this one first."""
     children: tuple[Node, ...] = ()
@@ -142,18 +144,22 @@ def forest(
 
 #: What a loop, asyncio's or uvloop's, lets the task call that it runs until the end of.
 _ENDS_RUN = ("_run_until_complete_cb", "done_cb")
+#: What anyio's test runner runs in a task that outlives its tests.
+_RUNNER = "TestRunner._run_tests_and_fixtures"
 
 
 def _seen(task: Any) -> tuple[Seen, list[object]]:
     spots, waits, through = look(task)
     cancelling = get(task, "cancelling", int)()
+    coro = coroutine_of(task)
     main = any(get(c, "__name__") in _ENDS_RUN for c in callbacks(task))
+    main = main or get(get(coro, "cr_code"), "co_qualname") == _RUNNER
     return (
         Seen(
             _name(task, spots),
             waits,
             spots,
-            _made(coroutine_of(task)),
+            _made(coro),
             cancelling if isinstance(cancelling, int) else 0,
             main=main,
         ),
@@ -318,6 +324,7 @@ def _merged(siblings: list[Seen], keys: dict[int, int]) -> tuple[Node, ...]:
                 one.cancelling,
                 one.cancelled_by,
                 one.main,
+                all(layer(code.co_filename) == 2 for code, _ in one.spots),
                 one.cycle,
                 _merged([child for seen in group for child in seen.children], keys),
                 sum(seen.below for seen in group),
@@ -327,7 +334,8 @@ def _merged(siblings: list[Seen], keys: dict[int, int]) -> tuple[Node, ...]:
 
 
 def _rank(node: Node) -> tuple[Any, ...]:
-    return not node.main, not node.running, not node.cycle, not node.children, node.name
+    first = (not node.main, not node.running, not node.cycle, not node.children)
+    return node.runtime_only and not node.children, *first, node.name
 
 
 def _common(texts: list[str]) -> str:
