@@ -23,7 +23,7 @@ from .trio_tree import runs
 __all__ = ["Picture", "render", "take"]
 
 #: Seconds that looking at tasks may take, all loops together.
-_PATIENCE = 0.5
+_PATIENCE = 0.4
 
 
 @dataclass(frozen=True, slots=True)

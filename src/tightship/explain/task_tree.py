@@ -25,7 +25,7 @@ __all__ = ["Forest", "Node", "Seen", "chosen_by_library", "forest", "planted", "
 #: Levels of tasks that are told one by one.
 _DEEP = 30
 #: Seconds beyond the limit that finding out who awaits whom may take.
-_MORE = 0.2
+_MORE = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +132,14 @@ def forest(
             break
         if id(task) in through:
             continue
+        found: dict[int, Seen] = {}
         for parent in waiters(task):
             key = id(parent)
             while key in through:
                 key = through[key]
-            if key in known and known[key] not in seen.parents:
-                seen.parents.append(known[key])
+            if key in known:
+                found[key] = known[key]
+        seen.parents = list(found.values())
     rest = [seen for key, seen in known.items() if key not in through]
     return Forest(planted(rest), len(rest) + unseen, unseen)
 
@@ -231,7 +233,7 @@ def planted(tasks: Iterable[Seen]) -> tuple[Node, ...]:
     for row in reversed(levels[:_DEEP]):
         for seen in row:
             keys[id(seen)] = numbers.setdefault(_key(seen, keys), len(numbers))
-    return _merged(roots, keys)
+    return _merged(roots, keys, {})
 
 
 def _rings(tasks: list[Seen]) -> None:
@@ -305,7 +307,9 @@ def _pattern(name: str) -> str:
     return re.sub(r"\d+(?=\W*$)", "*", name)
 
 
-def _merged(siblings: list[Seen], keys: dict[int, int]) -> tuple[Node, ...]:
+def _merged(
+    siblings: list[Seen], keys: dict[int, int], sites: dict[tuple[int, int], Site]
+) -> tuple[Node, ...]:
     groups: dict[int, list[Seen]] = {}
     for seen in siblings:
         groups.setdefault(keys[id(seen)], []).append(seen)
@@ -318,7 +322,7 @@ def _merged(siblings: list[Seen], keys: dict[int, int]) -> tuple[Node, ...]:
                 one.name if len(names) == 1 else _pattern(one.name),
                 len(group),
                 _common([seen.waits for seen in group]),
-                tuple(site(s) for s in one.spots),
+                tuple(_site(s, sites) for s in one.spots),
                 one.made,
                 one.running,
                 one.cancelling,
@@ -326,11 +330,20 @@ def _merged(siblings: list[Seen], keys: dict[int, int]) -> tuple[Node, ...]:
                 one.main,
                 all(layer(code.co_filename) == 2 for code, _ in one.spots),
                 one.cycle,
-                _merged([child for seen in group for child in seen.children], keys),
+                _merged([child for seen in group for child in seen.children], keys, sites),
                 sum(seen.below for seen in group),
             )
         )
     return tuple(sorted(nodes, key=_rank))
+
+
+def _site(spot: Spot, known: dict[tuple[int, int], Site]) -> Site:
+    # Not by the code object itself: hashing a large function takes its time.
+    key = id(spot[0]), spot[1]
+    found = known.get(key)
+    if found is None:
+        found = known[key] = site(spot)
+    return found
 
 
 def _rank(node: Node) -> tuple[Any, ...]:
