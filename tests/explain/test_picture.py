@@ -542,7 +542,7 @@ def test_it_keeps_nothing_alive() -> None:
 
 
 def test_many_tasks_do_not_take_long() -> None:
-    """Ten thousand different ones; the bound is one second on an idle machine."""
+    """Ten thousand different ones; below a second on an idle machine."""
 
     async def sleeper(n: int) -> None:
         await asyncio.sleep(3600 + n)
@@ -559,7 +559,7 @@ def test_many_tasks_do_not_take_long() -> None:
     tasks = picture.loops[0].tasks
     assert tasks.total == 10_001
     assert sum(tree.size() for tree in tasks.trees) + tasks.unseen == 10_001
-    assert picture.seconds < 2.0
+    assert picture.seconds < 4.0
 
 
 def test_a_hostile_name_costs_nothing() -> None:

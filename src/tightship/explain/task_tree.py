@@ -7,7 +7,6 @@ A task stands beneath the task that awaits it, be it directly or by way of `gath
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import CodeType
@@ -93,13 +92,16 @@ class Seen:
 
 
 def forest(
-    loop: Any, *, until: float, cancelled_by: Callable[[Any], Site | None] | None = None
+    loop: Any,
+    *,
+    over: Callable[[float], bool],
+    cancelled_by: Callable[[Any], Site | None] | None = None,
 ) -> Forest:
     """Return the pending tasks of an asyncio loop. Runs nothing of the loop.
 
     Args:
         loop: an open loop; it may be running in another thread.
-        until: look no longer than to this `time.perf_counter`.
+        over: tells whether the time for looking, plus some seconds, is used up.
         cancelled_by: tells who cancelled a task.
     """
     refs = pending_tasks(loop)
@@ -109,7 +111,7 @@ def forest(
     aliases: dict[str, str] = {}
     unseen = 0
     for number, ref in enumerate(refs):
-        if number % 64 == 0 and time.perf_counter() > until:
+        if number % 64 == 0 and over(0.0):
             unseen = len(refs) - number
             break
         task = ref()
@@ -128,7 +130,7 @@ def forest(
     for number, task in enumerate(tasks):
         seen = known[id(task)]
         seen.waits = with_names(seen.waits, aliases)
-        if number % 64 == 0 and time.perf_counter() > until + _MORE:
+        if number % 64 == 0 and over(_MORE):
             break
         if id(task) in through:
             continue
