@@ -384,6 +384,82 @@ def test_a_memory_stream_is_named() -> None:
     assert what(receive) == "receive() on a memory object stream"
 
 
+async def anyio_semaphore() -> None:
+    """Wait for a semaphore."""
+    await anyio.Semaphore(0).acquire()
+
+
+async def anyio_condition() -> None:
+    """Wait to be notified."""
+    condition = anyio.Condition()
+    async with condition:
+        await condition.wait()
+
+
+async def anyio_limiter() -> None:
+    """Wait for a token."""
+    limiter = anyio.CapacityLimiter(1)
+    await limiter.acquire_on_behalf_of(1)
+    await limiter.acquire()
+
+
+async def anyio_event() -> None:
+    """Wait for an event."""
+    await anyio.Event().wait()
+
+
+async def anyio_readable() -> None:
+    """Wait for bytes."""
+    one, other = socket.socketpair()
+    with one, other:
+        await anyio.wait_readable(one)
+
+
+@LOOPS
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (anyio_semaphore, "anyio.Semaphore (value 0)"),
+        (anyio_condition, "anyio.Condition (not notified)"),
+        (anyio_limiter, "anyio.CapacityLimiter (used up)"),
+        (anyio_event, "anyio.Event (not set)"),
+        (anyio_readable, "something to read on unix socketpair"),
+        (anyio.sleep_forever, "nothing: it sleeps for ever"),
+    ],
+)
+def test_anyios_primitives_are_called_by_their_names(body: Any, words: str, runner: Any) -> None:
+    """Not by those of asyncio's that they are made of."""
+    assert what(body, runner) == words
+
+
+def test_anyios_lock_is_named() -> None:
+    """It waits on a bare future."""
+
+    async def locked() -> None:
+        lock = anyio.Lock()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(hold, lock)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            await lock.acquire()
+
+    async def hold(lock: anyio.Lock) -> None:
+        async with lock:
+            await anyio.sleep_forever()
+
+    assert what(locked) == "anyio.Lock (locked)"
+
+
+def test_as_completed_is_named() -> None:
+    """Not the queue that it is made of."""
+
+    async def completed() -> None:
+        for future in asyncio.as_completed([asyncio.Event().wait()]):
+            await future
+
+    assert what(completed) == "the next of asyncio.as_completed"
+
+
 def test_wait_for_shows_the_inside_of_its_task() -> None:
     """On 3.11 the coroutine runs in a task of its own."""
 

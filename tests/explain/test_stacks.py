@@ -87,6 +87,18 @@ def test_a_thread_of_tightships_own_has_no_stack() -> None:
     assert answers == [[]]
 
 
+def test_a_thread_with_a_target_of_the_runtime_is_not_ours() -> None:
+    """Though every thread begins in the frame of ours that notes births."""
+    go = threading.Event()
+    thread = threading.Thread(target=go.wait)
+    thread.start()
+    assert thread.ident is not None
+    sites = thread_stack(thread.ident)
+    go.set()
+    thread.join()
+    assert [s.function for s in sites if s.function == "Event.wait"] == ["Event.wait"]
+
+
 def test_a_stack_is_one_line() -> None:
     """The first site in full, the others as places."""
     sites = [Site("a.py", 1, "f", "x()"), Site("b.py", 2), Site("c.py", 3)]

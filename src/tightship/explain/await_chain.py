@@ -14,14 +14,13 @@ from typing import Any, Literal
 
 from ..model import Site
 from ..origin import layer
-from .frames import Spot, local_values, place, site, spot, tops, trim
+from .frames import Spot, enclosed, local_values, place, site, spot, tops, trim
 from .stacks import format_stack
 from .waits import (
     callbacks,
     describe_frame,
     describe_future,
     done,
-    enclosed,
     get,
     is_future,
     is_queue,

@@ -18,6 +18,7 @@ from ..origin import layer, site_at
 __all__ = [
     "OWN",
     "Spot",
+    "enclosed",
     "executing",
     "get",
     "local_values",
@@ -56,9 +57,11 @@ def local_values(frame: FrameType) -> list[tuple[str, Any]]:
     # Up to 3.12 the frame keeps the dict we just made, and with it every local that the
     # function may go on to delete. If nobody else has asked for it (three references: the
     # frame's, ours, the call's), emptying it cannot be noticed.
+    # Nor if the frame is being traced: then Python writes the dict back into its variables.
     if (
         sys.version_info < (3, 13)
         and frame.f_code.co_flags & CO_OPTIMIZED
+        and frame.f_trace is None
         and sys.getrefcount(names) <= 3
     ):
         names.clear()
@@ -104,6 +107,19 @@ def get(obj: object, name: str, default: Any = None) -> Any:
         raise
     except BaseException:
         return default
+
+
+def enclosed(callback: object) -> list[Any]:
+    """Return what a closure or a partial holds."""
+    held: list[Any] = []
+    for cell in get(callback, "__closure__") or ():
+        try:
+            held.append(cell.cell_contents)
+        except ValueError:  # an empty cell
+            continue
+    args = get(callback, "args")
+    held.extend(args if isinstance(args, tuple) else ())
+    return held
 
 
 def place(code: CodeType) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from types import FrameType, FunctionType
 from typing import Any, Literal
 
 from .calls import callee
-from .frames import get, local_values, outwards, place, readable, tops
+from .frames import enclosed, get, local_values, outwards, place, readable, tops
 
 __all__ = ["Job", "function_name", "job_of", "jobs", "jobs_known", "running_job"]
 
@@ -77,9 +77,9 @@ def _jobs() -> Iterator[tuple[Job, object]]:
             yield Job(function_name(func), "running" if running else "queued"), future
 
 
-def running_job(top: FrameType) -> str:
-    """Return the job in C that a worker with this innermost frame is in, or nothing."""
-    found = _running(top)
+def running_job(frame: FrameType) -> str:
+    """Return the job that this frame of a worker's is running, or nothing."""
+    found = _running(frame)
     return "" if found is None else f"job {function_name(found[0])}"
 
 
@@ -97,8 +97,15 @@ def _running(frame: FrameType) -> tuple[object, object] | None:
         return names.get("func"), names.get("future")
     if where == ("_core/_thread_cache.py", "WorkerThread._handle_job"):  # trio's
         func = dict(local_values(frame)).get("fn")
+        inner = dict(zip(_free(func), enclosed(func), strict=False))
+        func = inner.get("sync_fn", func)  # it wraps what it was given
         return None if func is None else (func, None)
     return None
+
+
+def _free(func: object) -> tuple[str, ...]:
+    names = get(get(func, "__code__"), "co_freevars")
+    return names if isinstance(names, tuple) else ()
 
 
 def _queued() -> Iterator[object]:

@@ -103,7 +103,7 @@ def _entries(node: Node, depth: int, width: int) -> Iterator[tuple[str, str, lis
     indent = "  " * depth
     name = node.name if node.count == 1 else f"{node.count} x {node.name}"
     below = []
-    if node.chain:
+    if node.chain and not node.runtime_only:  # what it waits for says more than asyncio's line
         below.append(f"{indent}  at " + _places(node.chain, width - len(indent) - 5))
     if node.cycle:
         below.append(f"{indent}  in a ring, each waits for the next: {' -> '.join(node.cycle)}")

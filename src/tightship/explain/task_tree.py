@@ -7,7 +7,6 @@ A task stands beneath the task that awaits it, be it directly or by way of `gath
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import CodeType
@@ -25,7 +24,7 @@ __all__ = ["Forest", "Node", "Seen", "chosen_by_library", "forest", "planted", "
 #: Levels of tasks that are told one by one.
 _DEEP = 30
 #: Seconds beyond the limit that finding out who awaits whom may take.
-_MORE = 0.2
+_MORE = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,9 @@ class Node:
     """How often it was asked to end."""
     cancelled_by: Site | None = None
     main: bool = False
-    """The loop runs until this one is done."""
+    """The loop runs until this one is done, or a test runner runs its tests in it."""
+    runtime_only: bool = False
+    """It is in no line of the project's or of a library's."""
     cycle: tuple[str, ...] = ()
     """Names of tasks that await each other in a ring, this one first."""
     children: tuple[Node, ...] = ()
@@ -91,13 +92,16 @@ class Seen:
 
 
 def forest(
-    loop: Any, *, until: float, cancelled_by: Callable[[Any], Site | None] | None = None
+    loop: Any,
+    *,
+    over: Callable[[float], bool],
+    cancelled_by: Callable[[Any], Site | None] | None = None,
 ) -> Forest:
     """Return the pending tasks of an asyncio loop. Runs nothing of the loop.
 
     Args:
         loop: an open loop; it may be running in another thread.
-        until: look no longer than to this `time.perf_counter`.
+        over: tells whether the time for looking, plus some seconds, is used up.
         cancelled_by: tells who cancelled a task.
     """
     refs = pending_tasks(loop)
@@ -107,7 +111,7 @@ def forest(
     aliases: dict[str, str] = {}
     unseen = 0
     for number, ref in enumerate(refs):
-        if number % 64 == 0 and time.perf_counter() > until:
+        if number % 64 == 0 and over(0.0):
             unseen = len(refs) - number
             break
         task = ref()
@@ -126,34 +130,40 @@ def forest(
     for number, task in enumerate(tasks):
         seen = known[id(task)]
         seen.waits = with_names(seen.waits, aliases)
-        if number % 64 == 0 and time.perf_counter() > until + _MORE:
+        if number % 64 == 0 and over(_MORE):
             break
         if id(task) in through:
             continue
+        found: dict[int, Seen] = {}
         for parent in waiters(task):
             key = id(parent)
             while key in through:
                 key = through[key]
-            if key in known and known[key] not in seen.parents:
-                seen.parents.append(known[key])
+            if key in known:
+                found[key] = known[key]
+        seen.parents = list(found.values())
     rest = [seen for key, seen in known.items() if key not in through]
     return Forest(planted(rest), len(rest) + unseen, unseen)
 
 
 #: What a loop, asyncio's or uvloop's, lets the task call that it runs until the end of.
 _ENDS_RUN = ("_run_until_complete_cb", "done_cb")
+#: What anyio's test runner runs in a task that outlives its tests.
+_RUNNER = "TestRunner._run_tests_and_fixtures"
 
 
 def _seen(task: Any) -> tuple[Seen, list[object]]:
     spots, waits, through = look(task)
     cancelling = get(task, "cancelling", int)()
+    coro = coroutine_of(task)
     main = any(get(c, "__name__") in _ENDS_RUN for c in callbacks(task))
+    main = main or get(get(coro, "cr_code"), "co_qualname") == _RUNNER
     return (
         Seen(
             _name(task, spots),
             waits,
             spots,
-            _made(coroutine_of(task)),
+            _made(coro),
             cancelling if isinstance(cancelling, int) else 0,
             main=main,
         ),
@@ -225,7 +235,7 @@ def planted(tasks: Iterable[Seen]) -> tuple[Node, ...]:
     for row in reversed(levels[:_DEEP]):
         for seen in row:
             keys[id(seen)] = numbers.setdefault(_key(seen, keys), len(numbers))
-    return _merged(roots, keys)
+    return _merged(roots, keys, {})
 
 
 def _rings(tasks: list[Seen]) -> None:
@@ -299,7 +309,9 @@ def _pattern(name: str) -> str:
     return re.sub(r"\d+(?=\W*$)", "*", name)
 
 
-def _merged(siblings: list[Seen], keys: dict[int, int]) -> tuple[Node, ...]:
+def _merged(
+    siblings: list[Seen], keys: dict[int, int], sites: dict[tuple[int, int], Site]
+) -> tuple[Node, ...]:
     groups: dict[int, list[Seen]] = {}
     for seen in siblings:
         groups.setdefault(keys[id(seen)], []).append(seen)
@@ -312,22 +324,33 @@ def _merged(siblings: list[Seen], keys: dict[int, int]) -> tuple[Node, ...]:
                 one.name if len(names) == 1 else _pattern(one.name),
                 len(group),
                 _common([seen.waits for seen in group]),
-                tuple(site(s) for s in one.spots),
+                tuple(_site(s, sites) for s in one.spots),
                 one.made,
                 one.running,
                 one.cancelling,
                 one.cancelled_by,
                 one.main,
+                all(layer(code.co_filename) == 2 for code, _ in one.spots),
                 one.cycle,
-                _merged([child for seen in group for child in seen.children], keys),
+                _merged([child for seen in group for child in seen.children], keys, sites),
                 sum(seen.below for seen in group),
             )
         )
     return tuple(sorted(nodes, key=_rank))
 
 
+def _site(spot: Spot, known: dict[tuple[int, int], Site]) -> Site:
+    # Not by the code object itself: hashing a large function takes its time.
+    key = id(spot[0]), spot[1]
+    found = known.get(key)
+    if found is None:
+        found = known[key] = site(spot)
+    return found
+
+
 def _rank(node: Node) -> tuple[Any, ...]:
-    return not node.main, not node.running, not node.cycle, not node.children, node.name
+    first = (not node.main, not node.running, not node.cycle, not node.children)
+    return node.runtime_only and not node.children, *first, node.name
 
 
 def _common(texts: list[str]) -> str:

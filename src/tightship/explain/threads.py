@@ -126,8 +126,9 @@ def blocked_in(top: FrameType) -> str:
             continue
         if text and (text != _IDLE or _rests(frame)):
             return text
-    if job := running_job(top):
-        return job
+    for frame in inside:  # a worker's job in C: nothing of it is on the stack
+        if job := running_job(frame):
+            return job
     called = callee(top)
     if called.startswith("with "):
         return f"the lock in '{called}'"

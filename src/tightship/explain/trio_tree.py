@@ -7,8 +7,7 @@ another loop (trio's guest mode) is only seen while it is at work.
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
@@ -22,12 +21,12 @@ from .threads import asks, blocked_in, stuck
 __all__ = ["runs"]
 
 
-def runs(tops: Mapping[int, FrameType], *, until: float) -> Iterator[LoopState]:
+def runs(tops: Mapping[int, FrameType], *, over: Callable[[float], bool]) -> Iterator[LoopState]:
     """Yield trio's runs that are on the stack of any thread.
 
     Args:
         tops: the threads' innermost frames.
-        until: look no longer than to this `time.perf_counter`.
+        over: tells whether the time for looking, plus some seconds, is used up.
     """
     if "trio" not in sys.modules:
         return
@@ -39,13 +38,13 @@ def runs(tops: Mapping[int, FrameType], *, until: float) -> Iterator[LoopState]:
             ):
                 runner = dict(local_values(frame)).get("runner")
                 if get(runner, "main_task") is not None:
-                    yield _state(runner, ident, top, inside, until)
+                    yield _state(runner, ident, top, inside, over)
                     break
             inside.append(frame)
 
 
 def _state(
-    runner: Any, ident: int, top: FrameType, inside: list[FrameType], until: float
+    runner: Any, ident: int, top: FrameType, inside: list[FrameType], over: Callable[[float], bool]
 ) -> LoopState:
     where = [site(spot(f)) for f in inside if layer(f.f_code.co_filename) < 2]
     state = "busy"
@@ -58,13 +57,13 @@ def _state(
         state,
         tuple(where[:12]) if state != "waiting for events" else (),
         ident,
-        _forest(runner, until),
+        _forest(runner, over),
         _deadlines(runner),
         len(runner.runq),
     )
 
 
-def _forest(runner: Any, until: float) -> Forest:
+def _forest(runner: Any, over: Callable[[float], bool]) -> Forest:
     """Return the main task's tree; what trio itself runs is left out."""
     found: list[Seen] = []
     todo: list[tuple[Any, Seen | None]] = [(runner.main_task, None)]
@@ -72,7 +71,7 @@ def _forest(runner: Any, until: float) -> Forest:
     queued = {id(task) for task in list(runner.runq)}
     at, unseen = 0, 0
     while at < len(todo):
-        if at % 64 == 0 and time.perf_counter() > until:
+        if at % 64 == 0 and over(0.0):
             unseen = len(todo) - at
             break
         task, parent = todo[at]

@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any
 
 from .fds import _address, describe_socket
-from .frames import get, local_values, place, readable
+from .frames import enclosed, get, local_values, place, readable
 from .jobs import function_name, job_of
 
 __all__ = ["describe_frame", "describe_future", "get", "task_name"]
@@ -61,19 +61,6 @@ def callbacks(future: object) -> list[Any]:
     found = get(future, "_callbacks")
     pairs = found if isinstance(found, list) else []
     return [p[0] if isinstance(p, tuple) and p else p for p in pairs]
-
-
-def enclosed(callback: object) -> list[Any]:
-    """Return what a closure or a partial holds."""
-    held: list[Any] = []
-    for cell in get(callback, "__closure__") or ():
-        try:
-            held.append(cell.cell_contents)
-        except ValueError:  # an empty cell
-            continue
-    args = get(callback, "args")
-    held.extend(args if isinstance(args, tuple) else ())
-    return held
 
 
 def _size(items: object) -> int:
