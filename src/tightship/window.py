@@ -63,14 +63,23 @@ class _Canary:
         self.me = [self]
 
 
+class _Running:
+    """Which window is open in this process."""
+
+    window: Window | None = None
+
+
+# An instance: to store something on a class makes the interpreter forget all that it learned
+# about the class's attributes, and after a thousand times it learns no more.
+_RUNNING = _Running()
+
+
 class Window:
     """Opens before a test, closes after it. One at a time in a process.
 
     Args:
         types: tells which types are to be listed; the same object until that changes.
     """
-
-    current: Window | None = None
 
     def __init__(self, types: Callable[[], frozenset[type]] = frozenset) -> None:
         self._types = types
@@ -100,7 +109,7 @@ class Window:
 
     def install(self, patch: Any) -> None:
         """Guard the collector's functions against what a window hides."""
-        outer = Window.current
+        outer = _RUNNING.window
         if outer is not None and outer.is_open:
             # Whoever runs inside a test will collect, too: what is garbage now is the test's.
             outer._garbage += outer.collect()
@@ -142,7 +151,7 @@ class Window:
             # A suite that froze its imports once (a common conftest trick) stays frozen.
             # Python 3.12 has set a few hundred of its own objects aside by itself.
             self.keep_frozen = _freeze_count() > 5000
-        outer = Window.current
+        outer = _RUNNING.window
         if outer is not None and outer is not self and outer.is_open:
             # A pytest run inside a test: what the outer window holds is noted there.
             outer.pause()
@@ -152,7 +161,7 @@ class Window:
         self._aged = False
         _freeze()
         self.is_open = True
-        Window.current = self
+        _RUNNING.window = self
 
     def dull(self) -> bool:
         """Tell whether nothing in the window could tell us anything.
@@ -251,7 +260,7 @@ class Window:
                 self.is_open
                 and not self.looking
                 and not self.paused
-                and Window.current is self
+                and _RUNNING.window is self
                 # Elsewhere by now means that the test wants to read them.
                 and self.warned is warnings._showwarnmsg_impl  # type: ignore[attr-defined]
             ):
@@ -346,11 +355,11 @@ class Window:
             self.is_open = False
             self._earlier.clear()
             self._garbage.clear()
-            if Window.current is self:
-                Window.current = None
+            if _RUNNING.window is self:
+                _RUNNING.window = None
             outer, self._outer = self._outer, None
             if outer is not None and outer.is_open:
-                Window.current = outer
+                _RUNNING.window = outer
                 outer.pause()
                 outer.resume("close")
             elif not self.keep_frozen:
@@ -386,7 +395,7 @@ class _Guard:
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         original = self.__wrapped__  # type: ignore[attr-defined]
-        window = Window.current
+        window = _RUNNING.window
         if window is None or not window.is_open or window.looking:
             return original(*args, **kwargs)
         if original.__name__ == "get_referrers":
