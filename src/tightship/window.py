@@ -156,7 +156,8 @@ class Window:
             # A pytest run inside a test: what the outer window holds is noted there.
             outer.pause()
             self._outer = outer
-        self._earlier.clear()
+        if self._earlier:
+            self._earlier.clear()
         self.warned = warnings._showwarnmsg_impl  # type: ignore[attr-defined]
         self._aged = False
         _freeze()
@@ -171,9 +172,8 @@ class Window:
         """
         if not self.is_open:
             return True
-        modules = len(sys.modules)
-        if modules != self._modules:
-            self._modules = modules
+        if len(sys.modules) != self._modules:
+            self._modules = len(sys.modules)
             wanted = self._types()
             if wanted is not self._wanted:
                 self._wanted = wanted
@@ -181,12 +181,14 @@ class Window:
         if self._earlier or self._garbage:
             return False
         objects = _get_objects()
-        kinds = set(map(type, objects))
         count = len(objects)
         self._survived += count
-        del objects
-        if not (kinds <= self._dull or self._all_dull(kinds - self._dull)):
-            return False
+        if not self._dull.issuperset(map(type, objects)):
+            kinds = set(map(type, objects)) - self._dull
+            del objects
+            if not self._all_dull(kinds):
+                return False
+        objects = []
         if count > _FEW:
             self._sweep()
         return True
@@ -353,21 +355,29 @@ class Window:
         """Put everything back together."""
         if self.is_open:
             self.is_open = False
-            self._earlier.clear()
-            self._garbage.clear()
+            if self._earlier or self._garbage:
+                self._earlier.clear()
+                self._garbage.clear()
             if _RUNNING.window is self:
                 _RUNNING.window = None
-            outer, self._outer = self._outer, None
-            if outer is not None and outer.is_open:
-                _RUNNING.window = outer
-                outer.pause()
-                outer.resume("close")
-            elif not self.keep_frozen:
+            if self._outer is not None and self._give_back():
+                return
+            if not self.keep_frozen:
                 _unfreeze()
                 self._rounds += 1
                 if self._rounds >= _ROUNDS or self._survived >= _SURVIVED:
                     self._rounds = self._survived = 0
                     self._collect_old()
+
+    def _give_back(self) -> bool:
+        """Go on with the window around this one; return False if it was closed meanwhile."""
+        outer, self._outer = self._outer, None
+        if outer is None or not outer.is_open:
+            return False
+        _RUNNING.window = outer
+        outer.pause()
+        outer.resume("close")
+        return True
 
     def _collect_old(self) -> None:
         """Do what the interpreter would do by itself: collect everything once it has grown.
