@@ -82,10 +82,11 @@ class Loops:
             init = cls.__init__
 
             @functools.wraps(init)
-            def __init__(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+            def __init__(self: Any, /, *args: Any, **kwargs: Any) -> None:
                 me = get_ident()
                 if LEDGER.muted == me:  # the base class's, within a derived one's
-                    return init(self, *args, **kwargs)
+                    init(self, *args, **kwargs)
+                    return
                 # A loop's own selector and pipe are the loop's: they are no births.
                 LEDGER.muted = me
                 try:
