@@ -64,6 +64,7 @@ class FdTable:
         """Close what `open` opened."""
         release(self, self._dir, self._identity[1])
         self._dir = -1
+        self._keys = {}
 
     def tick(self) -> Hashable:
         """Return the number of open descriptors: about 1.2 us, however many there are.
