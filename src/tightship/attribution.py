@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .ledger import LEDGER
 from .looking import Looking
 from .model import Key, Owner
 from .reported import Reported
@@ -31,6 +32,12 @@ def _around(owner: Owner) -> Owner:
     while owner.kind == "block" and owner.ended and owner.parent is not None:
         owner = owner.parent
     return owner
+
+
+def _maker(obj: Any) -> Owner | None:
+    """Return who was seen to make an object."""
+    birth = LEDGER.of(obj)
+    return None if birth is None else birth.owner
 
 
 class Attribution:
@@ -70,7 +77,8 @@ class Attribution:
         for found in objects.values():
             for obj in found:
                 key = id(obj)
-                if key not in self._segments:
+                # Whoever was seen to make it needs no mark; a pool of thousands is soon made.
+                if key not in self._segments and _maker(obj) is None:
                     self._segments[key] = (weak(obj), owner)
 
     def mark_keys(self, keys: Iterable[Key], owner: Owner | None) -> None:
@@ -83,9 +91,13 @@ class Attribution:
     def prune(self) -> None:
         """Forget marks of what is no more."""
         known = self.looking.known
-        for key, (ref, _) in list(self._segments.items()):
-            if (ref is not None and ref() is None) or (ref is None and key not in known):
-                del self._segments[key]
+        gone = [
+            key
+            for key, (ref, _) in self._segments.items()
+            if (ref is not None and ref() is None) or (ref is None and key not in known)
+        ]
+        for key in gone:
+            del self._segments[key]
 
     def value(self, owner: Owner, value: object) -> None:
         """Remember what a fixture that may outlive the test returned."""
@@ -130,10 +142,12 @@ class Attribution:
         entry = self._segments.get(key)
         if entry is None:
             obj = object_of(handle)
-            entry = self._segments.get(id(obj)) if obj is not None else None
-            if entry is not None and entry[0] is not None and entry[0]() is not obj:
-                entry = None
-        return None if entry is None else entry[1]
+            if obj is None:
+                return None
+            entry = self._segments.get(id(obj))
+            if entry is None or (entry[0] is not None and entry[0]() is not obj):
+                return _maker(obj)
+        return entry[1]
 
     def _survivor(self, probe: Any, key: Key, handle: Any, test: Owner) -> Survivor:
         owner = self.owner(probe, handle)

@@ -71,12 +71,12 @@ def capture(skip: int = 1, depth: int = DEPTH) -> Raw:
 def by_runner() -> bool:
     """Tell whether a test runner's plugin makes an event loop right now: it will close it.
 
-    Asked of the frames above asyncio's, four at least, without making objects of them (Python
+    Asked of the frames above asyncio's, three at least, without making objects of them (Python
     3.12 and later; before, nobody can tell).
     """
     if _modulename is None:
         return False
-    for depth in range(4, 10):
+    for depth in range(3, 10):
         name = _modulename(depth)
         if name is None or not name.startswith("asyncio."):
             return name in ("pytest_asyncio.plugin", "anyio._backends._asyncio")

@@ -63,14 +63,23 @@ class _Canary:
         self.me = [self]
 
 
+class _Running:
+    """Which window is open in this process."""
+
+    window: Window | None = None
+
+
+# An instance: to store something on a class makes the interpreter forget all that it learned
+# about the class's attributes, and after a thousand times it learns no more.
+_RUNNING = _Running()
+
+
 class Window:
     """Opens before a test, closes after it. One at a time in a process.
 
     Args:
         types: tells which types are to be listed; the same object until that changes.
     """
-
-    current: Window | None = None
 
     def __init__(self, types: Callable[[], frozenset[type]] = frozenset) -> None:
         self._types = types
@@ -100,7 +109,7 @@ class Window:
 
     def install(self, patch: Any) -> None:
         """Guard the collector's functions against what a window hides."""
-        outer = Window.current
+        outer = _RUNNING.window
         if outer is not None and outer.is_open:
             # Whoever runs inside a test will collect, too: what is garbage now is the test's.
             outer._garbage += outer.collect()
@@ -142,17 +151,18 @@ class Window:
             # A suite that froze its imports once (a common conftest trick) stays frozen.
             # Python 3.12 has set a few hundred of its own objects aside by itself.
             self.keep_frozen = _freeze_count() > 5000
-        outer = Window.current
+        outer = _RUNNING.window
         if outer is not None and outer is not self and outer.is_open:
             # A pytest run inside a test: what the outer window holds is noted there.
             outer.pause()
             self._outer = outer
-        self._earlier.clear()
+        if self._earlier:
+            self._earlier.clear()
         self.warned = warnings._showwarnmsg_impl  # type: ignore[attr-defined]
         self._aged = False
         _freeze()
         self.is_open = True
-        Window.current = self
+        _RUNNING.window = self
 
     def dull(self) -> bool:
         """Tell whether nothing in the window could tell us anything.
@@ -162,9 +172,8 @@ class Window:
         """
         if not self.is_open:
             return True
-        modules = len(sys.modules)
-        if modules != self._modules:
-            self._modules = modules
+        if len(sys.modules) != self._modules:
+            self._modules = len(sys.modules)
             wanted = self._types()
             if wanted is not self._wanted:
                 self._wanted = wanted
@@ -172,12 +181,14 @@ class Window:
         if self._earlier or self._garbage:
             return False
         objects = _get_objects()
-        kinds = set(map(type, objects))
         count = len(objects)
         self._survived += count
-        del objects
-        if not (kinds <= self._dull or self._all_dull(kinds - self._dull)):
-            return False
+        if not self._dull.issuperset(map(type, objects)):
+            kinds = set(map(type, objects)) - self._dull
+            del objects
+            if not self._all_dull(kinds):
+                return False
+        objects = []
         if count > _FEW:
             self._sweep()
         return True
@@ -251,7 +262,7 @@ class Window:
                 self.is_open
                 and not self.looking
                 and not self.paused
-                and Window.current is self
+                and _RUNNING.window is self
                 # Elsewhere by now means that the test wants to read them.
                 and self.warned is warnings._showwarnmsg_impl  # type: ignore[attr-defined]
             ):
@@ -344,21 +355,29 @@ class Window:
         """Put everything back together."""
         if self.is_open:
             self.is_open = False
-            self._earlier.clear()
-            self._garbage.clear()
-            if Window.current is self:
-                Window.current = None
-            outer, self._outer = self._outer, None
-            if outer is not None and outer.is_open:
-                Window.current = outer
-                outer.pause()
-                outer.resume("close")
-            elif not self.keep_frozen:
+            if self._earlier or self._garbage:
+                self._earlier.clear()
+                self._garbage.clear()
+            if _RUNNING.window is self:
+                _RUNNING.window = None
+            if self._outer is not None and self._give_back():
+                return
+            if not self.keep_frozen:
                 _unfreeze()
                 self._rounds += 1
                 if self._rounds >= _ROUNDS or self._survived >= _SURVIVED:
                     self._rounds = self._survived = 0
                     self._collect_old()
+
+    def _give_back(self) -> bool:
+        """Go on with the window around this one; return False if it was closed meanwhile."""
+        outer, self._outer = self._outer, None
+        if outer is None or not outer.is_open:
+            return False
+        _RUNNING.window = outer
+        outer.pause()
+        outer.resume("close")
+        return True
 
     def _collect_old(self) -> None:
         """Do what the interpreter would do by itself: collect everything once it has grown.
@@ -386,7 +405,7 @@ class _Guard:
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         original = self.__wrapped__  # type: ignore[attr-defined]
-        window = Window.current
+        window = _RUNNING.window
         if window is None or not window.is_open or window.looking:
             return original(*args, **kwargs)
         if original.__name__ == "get_referrers":

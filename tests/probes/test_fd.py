@@ -7,14 +7,17 @@ from typing import Any
 KIND = "fd"
 
 SUITE = """
+import asyncio
 import ctypes
 import os
 import select
 import selectors
+import threading
 
 import pytest
 
 LIBC = ctypes.CDLL(None)
+KEPT = []
 
 
 @pytest.fixture
@@ -33,6 +36,29 @@ def selector():
 
 def test_selector(selector):
     pass
+
+
+def test_epoll_after_loops_made_at_once():
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Second(asyncio.SelectorEventLoop):
+        def _make_self_pipe(self):
+            begun.set()
+            assert go_on.wait(10)
+            super()._make_self_pipe()
+
+    other = threading.Thread(target=lambda: Second().close())
+
+    class First(asyncio.SelectorEventLoop):
+        def _make_self_pipe(self):
+            other.start()
+            assert begun.wait(10)
+            super()._make_self_pipe()
+
+    First().close()
+    go_on.set()
+    other.join()
+    KEPT.append(select.epoll())  # born
 
 
 def test_clean_selector():
@@ -106,6 +132,7 @@ LEAKS: dict[str, dict[str, Any]] = {
         "facts": {"points to": "eventpoll"},
     },
     "test_selector": {"label": "epoll", "owner": "fixture 'selector' (function)"},
+    "test_epoll_after_loops_made_at_once": {"label": "epoll"},
     "test_dup_of_an_epoll": {"label": "epoll"},
     "test_eventfd": {"label": "eventfd", "fix": "os.close"},
     "test_exchanged": {"label": "eventfd"},

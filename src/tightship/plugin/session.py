@@ -73,6 +73,9 @@ class TightshipSession:
         self.mistakes: dict[str, None] = {}
         """Markers that came too late to be refused, as messages."""
         self._owners: dict[Any, Owner] = {}
+        self._plain: set[Any] = set()
+        """Fixtures that are no owners: most tests ask for one or two, and to learn it of one
+        takes a look at its scope, which pytest keeps behind two properties."""
         self._parsed: dict[tuple[int, str], tuple[pytest.Mark, MarkerPolicy]] = {}
         self._parent: pytest.Item | pytest.Collector | None = None
         self._parent_marked = False
@@ -340,8 +343,9 @@ class TightshipSession:
             deadlines.over()
             attempt = self.attempt
             if attempt is not None and not attempt.ended:
-                attempt.findings = findings = self.watch.end(attempt)
-                if findings and self.journal is None:
+                findings = self.watch.end(attempt)
+                if findings:
+                    attempt.findings = findings
                     self._report()
 
     def _time_up(self, exc: BaseException | None) -> None:
@@ -370,7 +374,7 @@ class TightshipSession:
     def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Generator[None, Any, Any]:
         """Let what a fixture's set-up makes belong to the fixture."""
         attempt = self.attempt
-        if attempt is None:
+        if attempt is None or fixturedef in self._plain:
             return (yield)
         scope = fixturedef.scope
         if scope not in _WIDE:
@@ -379,6 +383,7 @@ class TightshipSession:
                 origin.MACHINERY.get(code.co_filename) or origin.is_machinery(code.co_filename)
             ):
                 # pytest's own, or a runner's: nobody would look for a leak's author there.
+                self._plain.add(fixturedef)
                 return (yield)
             owner = Owner(fixturedef.argname, "function", "fixture", attempt.nodeid, attempt)
             token = CURRENT.set(owner)

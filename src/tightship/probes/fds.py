@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import stat
-import sys
+from _thread import get_ident
 from collections.abc import Callable, Iterable, Mapping
-from types import FrameType
 from typing import Any, ClassVar
 
 from ..explain import fds
@@ -103,7 +102,7 @@ def _install_pollers(patch: Any) -> None:
         if not patch.active:
             return
         try:
-            if not _of_loop():
+            if not (LEDGER.muted and LEDGER.muted == get_ident()):  # an event loop's own
                 LEDGER.note_fd(self.fileno())
         except Exception as exc:
             patch.fault(exc, where)
@@ -115,12 +114,3 @@ def _install_pollers(patch: Any) -> None:
                 patch.set(cls, "__init__", init)
             except TypeError:
                 pass
-
-
-def _of_loop() -> bool:
-    """Tell in 0.2 us whether an event loop makes its own: that is the loop's, and told as such."""
-    frame: FrameType | None = sys._getframe(2)
-    if frame is None or frame.f_code.co_name != "__init__":
-        return False
-    frame = frame.f_back  # who called the selector's own __init__
-    return frame is not None and frame.f_code.co_filename.endswith("asyncio/selector_events.py")

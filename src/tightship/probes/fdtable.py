@@ -41,6 +41,7 @@ class FdTable:
         self._exact = False
         self._listed = False
         self._listing: list[tuple[FdKey, int, int]] | None = None
+        self._keys: dict[int, FdKey] = {}
         self.losses = 0
         """How often somebody closed our descriptors behind our back."""
 
@@ -63,6 +64,7 @@ class FdTable:
         """Close what `open` opened."""
         release(self, self._dir, self._identity[1])
         self._dir = -1
+        self._keys = {}
 
     def tick(self) -> Hashable:
         """Return the number of open descriptors: about 1.2 us, however many there are.
@@ -122,6 +124,8 @@ class FdTable:
             return self._listing
         entries: list[tuple[FdKey, int, int]] = []
         fstat, serial_of = _fstat, LEDGER.serial_of_fd
+        # Many keep the keys of many descriptors: equal ones are one object.
+        before, self._keys = self._keys, {}
         for fd in self.numbers():
             if fd <= 2:
                 continue
@@ -129,8 +133,11 @@ class FdTable:
                 st = fstat(fd)
             except OSError:  # the listing's own descriptor
                 continue
-            serial = serial_of(fd, (st.st_dev, st.st_ino))
-            entries.append((("fd", fd, st.st_dev, st.st_ino, serial), fd, st.st_mode))
+            key = "fd", fd, st.st_dev, st.st_ino, serial_of(fd, (st.st_dev, st.st_ino))
+            if before.get(fd) == key:
+                key = before[fd]
+            self._keys[key[1]] = key
+            entries.append((key, key[1], st.st_mode))
         if self._listed:
             self._listing = entries
         return entries
@@ -191,7 +198,7 @@ class FdKindProbe(BaseProbe):
     def __init__(self) -> None:
         # One reading serves all kinds of descriptors: the watch asks equal ticks once.
         self.tick = TABLE.tick  # type: ignore[method-assign]
-        self._bare: set[FdKey] = set()
+        self._bare: frozenset[FdKey] = frozenset()
 
     def tick(self) -> Hashable:
         """Count all descriptors."""
@@ -206,15 +213,15 @@ class FdKindProbe(BaseProbe):
                 if fd >= 0:
                     holders[fd] = weak(obj)
         matches = type(self).matches
-        entries = [(key, fd) for key, fd, mode in TABLE.entries() if matches(stat.S_IFMT(mode))]
-        bare = {key for key, fd in entries if fd not in holders}
+        keys = [key for key, _, mode in TABLE.entries() if matches(stat.S_IFMT(mode))]
+        bare = frozenset([key for key in keys if key[1] not in holders])
         if not bare <= self._bare:
             # A broken window lists nothing (a pytest run within a test leaves it so). Whoever
             # was born under our eyes can be found all the same.
             for fd, obj in self._born():
                 holders.setdefault(fd, weak(obj))
         self._bare = bare
-        return {key: FdHandle(key, holders.get(fd)) for key, fd in entries}
+        return {key: FdHandle(key, holders.get(key[1])) for key in keys}
 
     def _born(self) -> Iterator[tuple[int, Any]]:
         wanted = []

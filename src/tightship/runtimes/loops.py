@@ -60,13 +60,13 @@ class Loops:
 
         def look(loop: Any) -> bool:
             """Take the last look; return True if there was nothing at all to see."""
-            if not patch.active or loop.is_closed() or loop.is_running():
-                return False
+            # Twice for one owner would be once too often: runners cancel, then close.
             owner = current()
             if owner is None or getattr(loop, "_tightship_looked", None) is owner:
                 return False
+            if not patch.active or loop.is_closed() or loop.is_running():
+                return False
             try:
-                # Twice for one owner would be once too often: runners cancel, then close.
                 loop._tightship_looked = owner
             except AttributeError:
                 pass
@@ -83,7 +83,16 @@ class Loops:
 
             @functools.wraps(init)
             def __init__(self: Any, /, *args: Any, **kwargs: Any) -> None:
-                init(self, *args, **kwargs)
+                me = get_ident()
+                if LEDGER.muted == me:  # the base class's, within a derived one's
+                    init(self, *args, **kwargs)
+                    return
+                # A loop's own selector and pipe are the loop's: they are no births.
+                LEDGER.muted = me
+                try:
+                    init(self, *args, **kwargs)
+                finally:
+                    LEDGER.muted = 0
                 if patch.active:
                     try:
                         ref = None if origin.by_runner() else LEDGER.note(self)
@@ -108,7 +117,7 @@ class Loops:
             from asyncio import base_events, runners, selector_events
 
             wrap_init(base_events.BaseEventLoop)
-            _mute(patch, selector_events.BaseSelectorEventLoop, "_make_self_pipe")
+            wrap_init(selector_events.BaseSelectorEventLoop)
             cancel_all = runners._cancel_all_tasks  # type: ignore[attr-defined]
 
             @functools.wraps(cancel_all)
@@ -160,23 +169,6 @@ class Loops:
     def meet(self, loop: Any) -> None:
         """Get to know a loop that was made before we watched."""
         self.born.setdefault(id(loop), weakref.ref(loop))
-
-
-def _mute(patch: Patcher, cls: Any, name: str) -> None:
-    """Keep births inside a method out of the ledger: a loop's own pipe is the loop's."""
-    original = getattr(cls, name, None)
-    if original is None:
-        return
-
-    @functools.wraps(original)
-    def method(self: Any) -> Any:
-        LEDGER.muted = get_ident()
-        try:
-            return original(self)
-        finally:
-            LEDGER.muted = 0
-
-    patch.set(cls, name, method)
 
 
 def is_uvloop(loop: Any) -> bool:
