@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .blocks import LeakError, no_leaks
+    from .cancellation import CancelReport, ResistedError, cancel_and_wait
     from .model import Certainty, Evidence, Finding, Owner, Probe, Scene, Site, Verdict
     from .probes.base import BaseProbe, ObjectProbe
+    from .runtimes.cancels import trace_cancels
 
 __all__ = [
     "BaseProbe",
+    "CancelReport",
     "Certainty",
     "Evidence",
     "Finding",
@@ -22,11 +25,14 @@ __all__ = [
     "ObjectProbe",
     "Owner",
     "Probe",
+    "ResistedError",
     "Scene",
     "Site",
     "Verdict",
     "__version__",
+    "cancel_and_wait",
     "no_leaks",
+    "trace_cancels",
 ]
 
 __version__ = "0.1.0"
@@ -34,6 +40,8 @@ __version__ = "0.1.0"
 _HOME = {
     "no_leaks": "blocks",
     "LeakError": "blocks",
+    **dict.fromkeys(("CancelReport", "ResistedError", "cancel_and_wait"), "cancellation"),
+    "trace_cancels": "runtimes.cancels",
     "BaseProbe": "probes.base",
     "ObjectProbe": "probes.base",
     **dict.fromkeys(

@@ -27,6 +27,7 @@ FLOORS = (
         "fingerprint",
         "garbage",
         "journal",
+        "deadlines",
     },
     {"births", "window", "probes", "runtimes", "explain", "reporters"},
     {"roster"},
@@ -34,7 +35,7 @@ FLOORS = (
     {"attribution", "collected"},
     {"judging"},
     {"watch"},
-    {"blocks", "doctor", "testing"},
+    {"blocks", "doctor", "testing", "cancellation"},
     {"plugin", "cli", "__main__"},
 )
 
