@@ -31,6 +31,9 @@ __all__ = [
     "ResistedError",
     "ResistedTask",
     "cancel_and_wait",
+    "end_tasks",
+    "name_of",
+    "until_done",
 ]
 
 #: Seconds that another thread's loop is given on top to answer.
@@ -197,21 +200,43 @@ async def cancel_and_wait(
     if not isinstance(rounds, int) or isinstance(rounds, bool) or rounds < 1:
         raise ValueError(f"cancel_and_wait() rounds: expected 1 or more, got {rounds!r}")
     _check_library()
+    report, mine = await end_tasks(_checked(tasks), limit, rounds, msg, capture(1))
+    if mine is None:
+        return report
+    if not report.ok:
+        mine.add_note(f"while it was cancelled, cancel_and_wait() found: {report}")
+    try:
+        raise mine
+    finally:
+        del mine  # its traceback holds this frame
+
+
+async def end_tasks(
+    tasks: Sequence[Any],
+    limit: float,
+    rounds: int = 2,
+    msg: str | None = None,
+    raw: Raw = (),
+    *,
+    keep: bool = False,
+) -> tuple[CancelReport, asyncio.CancelledError | None]:
+    """Do what `cancel_and_wait` does; return the caller's own cancellation instead of raising it.
+
+    Args:
+        tasks: asyncio tasks and futures, not the current one.
+        limit: seconds for all of them together.
+        rounds: how many times to cancel a task that goes on.
+        msg: handed on to ``task.cancel()``.
+        raw: the stack of whoever asked for it.
+        keep: the report is kept even if the caller was cancelled, so that the errors in it count
+            as seen.
+    """
     loop = asyncio.get_running_loop()
-    those = [_Asked(task) for task in _checked(tasks)]
-    raw = capture(1)
+    those = [_Asked(task) for task in tasks]
     started = loop.time()
     try:
         mine = await _end_everywhere(those, limit, rounds, msg, raw)
-        if mine is None:
-            return _report(those, loop.time() - started, seen=True)
-        report = _report(those, loop.time() - started, seen=False)
-        if not report.ok:
-            mine.add_note(f"while it was cancelled, cancel_and_wait() found: {report}")
-        try:
-            raise mine
-        finally:
-            del mine  # its traceback holds this frame
+        return _report(those, loop.time() - started, seen=keep or mine is None), mine
     finally:
         for one in those:
             one.let_go()
@@ -242,7 +267,7 @@ def _checked(tasks: Sequence[Any]) -> list[Any]:
             raise TypeError(f"cancel_and_wait() takes tasks, got {what}")
         if task is me:
             raise ValueError(
-                f"cancel_and_wait() cannot end {_name(task)}, the task that calls it: to end "
+                f"cancel_and_wait() cannot end {name_of(task)}, the task that calls it: to end "
                 "the current task, return from it or raise asyncio.CancelledError"
             )
         found[id(task)] = task
@@ -257,7 +282,7 @@ class _Asked:
 
     def __init__(self, task: Any) -> None:
         self.task = task
-        self.name = _name(task)
+        self.name = name_of(task)
         self.before = task.done()
         self.asked = 0
         self.because = ""
@@ -326,7 +351,7 @@ def _swallower(before: object, task: Any) -> Site | None:
     return swallower(before, task) if before is not None else None
 
 
-def _name(task: Any) -> str:
+def name_of(task: Any) -> str:
     if not hasattr(task, "get_coro"):
         return f"future {type(task).__name__}"
     # 3.12.1 crashes if asked for the coroutine of an eager task that ended at once.
@@ -372,7 +397,7 @@ async def _end_everywhere(
                 answers.append((its, group, answer))
         mine = await _end(here, limit, rounds, msg, raw)
         waited = [answer for _, _, answer in answers]
-        mine = await _until_done(waited, started + limit + _LATENCY, mine) if waited else mine
+        mine = await until_done(waited, started + limit + _LATENCY, mine) if waited else mine
         for its, group, answer in answers:
             if not answer.done():
                 _unanswered(its, group)
@@ -427,7 +452,7 @@ async def _end(
         for one in left:
             one.ask(msg, raw)
         until = started + limit * number / rounds
-        mine = await _until_done([one.task for one in left], until, mine)
+        mine = await until_done([one.task for one in left], until, mine)
     me = current_task()
     for one in those:
         one.look()
@@ -436,10 +461,16 @@ async def _end(
     return mine
 
 
-async def _until_done(
-    futures: list[Any], until: float, mine: asyncio.CancelledError | None
+async def until_done(
+    futures: list[Any], until: float | None, mine: asyncio.CancelledError | None
 ) -> asyncio.CancelledError | None:
-    """Wait for futures, also through the caller's own cancellation, which is returned."""
+    """Wait for futures, also through the caller's own cancellation, which is returned.
+
+    Args:
+        futures: of the running loop.
+        until: the loop's time after which to wait no longer.
+        mine: the caller's cancellation, if it came before.
+    """
     loop = asyncio.get_running_loop()
     me = current_task()
     with ExitStack() as shield:
@@ -452,10 +483,11 @@ async def _until_done(
                 if mine is not None:
                     for scope in _shields(shield):
                         shield.enter_context(scope)
-                await asyncio.wait(left, timeout=max(0.0, until - loop.time()))
+                pause = None if until is None else max(0.0, until - loop.time())
+                await asyncio.wait(left, timeout=pause)
             except asyncio.CancelledError as exc:
                 mine = mine or exc
-            if loop.time() >= until:
+            if until is not None and loop.time() >= until:
                 return mine
 
 

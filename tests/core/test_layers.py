@@ -35,7 +35,7 @@ FLOORS = (
     {"attribution", "collected"},
     {"judging"},
     {"watch"},
-    {"blocks", "doctor", "testing", "cancellation"},
+    {"blocks", "doctor", "testing", "cancellation", "bounded", "closing", "concurrency"},
     {"plugin", "cli", "__main__"},
 )
 
