@@ -17,7 +17,7 @@ import sys
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import CodeType
+from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..model import Site
@@ -299,20 +299,20 @@ def trace_cancels() -> Iterator[None]:
             "task groups, gather, runners and cancel_and_wait() are noted without it"
         )
     if not _TRACING["depth"]:
-        _TRACING["tool"] = _start_tracing()
+        _start_tracing()
     _TRACING["depth"] += 1
     try:
         yield
     finally:
         _TRACING["depth"] -= 1
         if not _TRACING["depth"]:
-            _stop_tracing(_TRACING["tool"])
+            _stop_tracing()
 
 
 if sys.version_info >= (3, 12):
     _watched: list[CodeType] = []
 
-    def _start_tracing() -> int:
+    def _start_tracing() -> None:
         monitoring = sys.monitoring
         # 0, 1, 2 and 5 are for debuggers, coverage, profilers and optimizers.
         tool = next((n for n in (4, 3) if monitoring.get_tool(n) is None), None)
@@ -329,10 +329,17 @@ if sys.version_info >= (3, 12):
         # Places that were switched off in an earlier block are to be asked again.
         monitoring.set_events(tool, events.PY_START | events.PY_RESUME)
         monitoring.restart_events()
-        return tool
+        _TRACING["tool"] = tool
+        # Functions that run at this moment have started already.
+        for frame in sys._current_frames().values():
+            at: FrameType | None = frame
+            while at is not None:
+                _runs(at.f_code, 0)
+                at = at.f_back
 
-    def _stop_tracing(tool: int) -> None:
+    def _stop_tracing() -> None:
         monitoring = sys.monitoring
+        tool = _TRACING["tool"]
         monitoring.set_events(tool, 0)
         for code in _watched:
             monitoring.set_local_events(tool, code, 0)
@@ -371,8 +378,8 @@ if sys.version_info >= (3, 12):
 
 else:
 
-    def _start_tracing() -> int:
+    def _start_tracing() -> None:
         raise AssertionError
 
-    def _stop_tracing(tool: int) -> None:
+    def _stop_tracing() -> None:
         raise AssertionError
