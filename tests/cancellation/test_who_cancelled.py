@@ -10,7 +10,7 @@ import weakref
 import anyio
 import pytest
 
-from tightship import cancel_and_wait, trace_cancels
+from tightship import LeakError, cancel_and_wait, no_leaks, trace_cancels
 from tightship.births import Patcher
 from tightship.runtimes.cancels import describe, install, who
 
@@ -202,6 +202,27 @@ def test_our_own_function_is_told(run):
         await asyncio.sleep(0)
         report = await cancel_and_wait(task, timeout=0.02, rounds=1)
         assert "await cancel_and_wait(task, timeout=0.02" in report.resisted[0].cancelled_by
+        await cancel_and_wait(task)
+
+    run(main())
+
+
+def test_a_finding_tells_it(run):
+    """A task that outlives its block although it was cancelled is told with who did so."""
+
+    async def late():
+        async with asyncio.timeout(0.01):
+            await deaf()
+
+    async def main():
+        with pytest.raises(LeakError) as caught:  # noqa: PT012 - raised at the block's end
+            async with no_leaks(grace=0.05):
+                task = asyncio.create_task(late())
+                await asyncio.sleep(0.05)
+        [finding] = caught.value.findings
+        facts = dict(finding.facts)
+        assert facts["cancelled"] == "once, but it has not ended"
+        assert facts["cancelled by"].startswith("asyncio.timeout() at ")
         await cancel_and_wait(task)
 
     run(main())
