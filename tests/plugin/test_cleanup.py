@@ -60,6 +60,39 @@ class TestIt:
     assert ran.failed == set()
 
 
+@pytest.mark.parametrize("of_test", ["function", "session"])
+@pytest.mark.parametrize("of_fixture", ["function", "session"])
+def test_a_fixtures_loop_need_not_be_the_tests(suite, of_test, of_fixture):
+    """pytest-asyncio may run a fixture and its test on two loops; each thing keeps its own."""
+    ran = suite(
+        THINGS
+        + f"""
+import pytest_asyncio
+
+
+@pytest_asyncio.fixture(loop_scope="{of_fixture}")
+async def made(cleanup):
+    cleanup(Thing("made", asyncio.get_running_loop()))
+    cleanup(asyncio.create_task(forever()))
+
+
+@pytest.mark.asyncio(loop_scope="{of_test}")
+async def test_it(cleanup, made):
+    cleanup(Thing("test", asyncio.get_running_loop()))
+
+
+def test_sync(made):
+    pass
+
+
+def test_log():
+    assert LOG == [("test", "asyncio"), ("made", "asyncio"), ("made", "asyncio")]
+"""
+    )
+    assert ran.counts == {"passed": 3}, ran.text
+    assert ran.failed == set()
+
+
 def test_with_anyio_it_closes_in_the_tests_own_run(suite):
     """On asyncio and on trio alike."""
     ran = suite(

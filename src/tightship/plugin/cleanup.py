@@ -19,6 +19,9 @@ from ..runtimes.library import running_library
 
 __all__ = ["choose", "closing"]
 
+#: pytest-asyncio's runner of a fixture whose loop is not the test's is set up when that fixture is.
+_LATE = "_function_scoped_runner"
+
 #: Seconds on top of the deadline that a loop in another thread is given to answer.
 _LATENCY = 1.0
 
@@ -53,23 +56,30 @@ def closing(request: pytest.FixtureRequest) -> Iterator[Cleanup]:
     for name in list(request.fixturenames):
         if name.startswith("_") and name.endswith("_scoped_runner"):
             request.getfixturevalue(name)
-    cleanup = _PerLoop()
+    cleanup = _PerLoop(request)
     try:
         yield cleanup
     finally:
-        cleanup.close().raise_if_failed()
+        cleanup.close()
 
 
 class _PerLoop(Cleanup):
     """Remembers with each thing the loop that it was registered on."""
 
-    def __init__(self) -> None:
+    def __init__(self, request: pytest.FixtureRequest) -> None:
         super().__init__()
         self._loops: list[tuple[str | None, weakref.ref[Any] | None]] = []
+        self._active: dict[str, Any] = getattr(request, "_fixture_defs", {})
+        self._bound = False
 
     def _add(self, thing: Any) -> None:
         super()._add(thing)
         library = running_library()
+        runner = self._active.get(_LATE)
+        if library == "asyncio" and runner is not None and not self._bound:
+            # If it was set up after us it goes before us: close before it does.
+            self._bound = True
+            runner.addfinalizer(self.close)
         loop = thing.get_loop() if asyncio.isfuture(thing) else asyncio._get_running_loop()
         self._loops.append((library, None if loop is None else weakref.ref(loop)))
 
@@ -78,13 +88,14 @@ class _PerLoop(Cleanup):
         self._loops.clear()
         return await super().aclose()
 
-    def close(self) -> CloseReport:
+    def close(self) -> None:
         """Close everything, the last one first, each on its own loop."""
+        __tracebackhide__ = True
         report = NOTHING
         while self._things:
             thing, (library, ref) = self._things.pop(), self._loops.pop()
             report += self._close_on(None if ref is None else ref(), library, thing)
-        return report
+        report.raise_if_failed()
 
     def _close_on(self, loop: Any, library: str | None, thing: Any) -> CloseReport:
         def closing() -> Any:
