@@ -176,9 +176,8 @@ class Outcome(Generic[T]):
         if left := self._in("not started"):
             lines += _group("not started", [op.name for op in left])
         for op in self.resisted:
-            lines += [
-                "  " + line for line in f"still running: {op.name}, {op.resisted}".split("\n")
-            ]
+            text = f"still running: {op.name}\n{op.resisted}"
+            lines += ["  " + line for line in text.splitlines()]
         return "\n".join(lines)
 
     def raise_if_failed(self) -> None:

@@ -535,6 +535,23 @@ def test_anyios_scope_around_it_is_left_in_order(run):
     run(main())
 
 
+def test_a_cancellation_from_before_is_kept(run):
+    """A caller that was cancelled before its first wait here still ends the tasks."""
+
+    async def caller(task):
+        asyncio.current_task().cancel("earlier")
+        await cancel_and_wait(task)
+
+    async def main():
+        [task] = await begin(slow_end(0.02))
+        [outer] = await begin(caller(task))
+        await asyncio.wait([outer])
+        assert outer.cancelled()
+        assert task.done()
+
+    run(main())
+
+
 def test_a_cancellation_that_comes_with_the_last_end_is_kept(run):
     """The caller is cancelled in the very turn in which the last task ends."""
 
