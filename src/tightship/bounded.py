@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from .cancellation import ResistedTask, end_tasks
 from .explain.await_chain import format_waiting
+from .runtimes.cancels import By
 from .runtimes.library import running_library
 
 __all__ = ["GRACE", "Bounded", "bounded"]
@@ -48,6 +49,7 @@ async def bounded(
     operation: Callable[[], Awaitable[Any] | Any],
     limit: float | None,
     *,
+    by: By,
     stopped: Callable[[Bounded], object] | None = None,
 ) -> Bounded:
     """Run an operation to its end, but not longer than ``limit`` and a short grace.
@@ -57,6 +59,7 @@ async def bounded(
     Args:
         operation: called without arguments; what it returns is awaited if it can be.
         limit: seconds after which it is cancelled; None for no limit.
+        by: who runs it, to be told as who cancelled it.
         stopped: called with how it ended or stood if the caller was cancelled meanwhile.
     """
     started = time.monotonic()
@@ -64,7 +67,7 @@ async def bounded(
     if library == "trio":
         ended = await _on_trio(operation, limit)
     elif library == "asyncio":
-        ended = await _on_asyncio(operation, limit, stopped)
+        ended = await _on_asyncio(operation, limit, by, stopped)
     else:
         raise RuntimeError("this needs a running event loop of asyncio or trio")
     ended.seconds = time.monotonic() - started
@@ -76,7 +79,10 @@ async def _awaited(value: Awaitable[Any]) -> Any:
 
 
 async def _on_asyncio(
-    operation: Callable[[], Any], limit: float | None, stopped: Callable[[Bounded], object] | None
+    operation: Callable[[], Any],
+    limit: float | None,
+    by: By,
+    stopped: Callable[[Bounded], object] | None,
 ) -> Bounded:
     # The coroutine's own task, so that it is told of by its name.
     try:
@@ -95,12 +101,12 @@ async def _on_asyncio(
         if task.done():  # in the very turn of the cancellation
             ended = _ended(task)
         else:
-            ended, _ = await _stop(task)  # another request of the caller's is counted, too
+            ended, _ = await _stop(task, by)  # another request of the caller's is counted, too
         _tell(exc, ended, stopped)
         raise
     if task.done():
         return _ended(task)
-    late, mine = await _stop(task)
+    late, mine = await _stop(task, by)
     if mine is None:
         return late
     _tell(mine, late, stopped)
@@ -119,10 +125,10 @@ def _ended(task: asyncio.Task[Any]) -> Bounded:
     return Bounded("failed", 0.0, error=error)
 
 
-async def _stop(task: asyncio.Task[Any]) -> tuple[Bounded, asyncio.CancelledError | None]:
+async def _stop(task: asyncio.Task[Any], by: By) -> tuple[Bounded, asyncio.CancelledError | None]:
     """Cancel a task; return what it made of that, and the caller's own cancellation."""
     waiting = format_waiting(task)
-    report, mine = await end_tasks([task], GRACE, keep=True)
+    report, mine = await end_tasks([task], GRACE, by=by, keep=True)
     error = report.failed[0].exception if report.failed else None
     resisted = report.resisted[0] if report.resisted else None
     return Bounded("late", 0.0, error=error, waiting=waiting, resisted=resisted), mine

@@ -18,8 +18,8 @@ from .deadlines import seconds
 from .explain.await_chain import format_waiting
 from .explain.stacks import format_stack, thread_stack
 from .model import Site
-from .origin import Raw, capture
 from .runtimes import cancels
+from .runtimes.cancels import By
 from .runtimes.library import running_library
 from .runtimes.loops import current_task
 from .survivors import waits_for
@@ -200,7 +200,7 @@ async def cancel_and_wait(
     if not isinstance(rounds, int) or isinstance(rounds, bool) or rounds < 1:
         raise ValueError(f"cancel_and_wait() rounds: expected 1 or more, got {rounds!r}")
     _check_library()
-    report, mine = await end_tasks(_checked(tasks), limit, rounds, msg, capture(1))
+    report, mine = await end_tasks(_checked(tasks), limit, rounds, msg, By(raw=cancels.stack(1)))
     if mine is None:
         return report
     if not report.ok:
@@ -216,7 +216,7 @@ async def end_tasks(
     limit: float,
     rounds: int = 2,
     msg: str | None = None,
-    raw: Raw = (),
+    by: By = By(),  # noqa: B008 - a tuple
     *,
     keep: bool = False,
 ) -> tuple[CancelReport, asyncio.CancelledError | None]:
@@ -227,7 +227,7 @@ async def end_tasks(
         limit: seconds for all of them together.
         rounds: how many times to cancel a task that goes on.
         msg: handed on to ``task.cancel()``.
-        raw: the stack of whoever asked for it.
+        by: who asks for it.
         keep: the report is kept even if the caller was cancelled, so that the errors in it count
             as seen.
     """
@@ -235,7 +235,7 @@ async def end_tasks(
     those = [_Asked(task) for task in tasks]
     started = loop.time()
     try:
-        mine = await _end_everywhere(those, limit, rounds, msg, raw)
+        mine = await _end_everywhere(those, limit, rounds, msg, by)
         return _report(those, loop.time() - started, seen=keep or mine is None), mine
     finally:
         for one in those:
@@ -290,10 +290,10 @@ class _Asked:
         self.swallowed: Site | None = None
         self._mark: object = None
 
-    def ask(self, msg: str | None, raw: Raw) -> None:
+    def ask(self, msg: str | None, by: By) -> None:
         """Cancel it once more. In the thread of its loop, or while that does not run."""
         self.look()
-        cancels.note(self.task, raw=raw)
+        cancels.note(self.task, by.words, by.raw)
         self._mark = _mark(self.task)
         self.asked += 1
         self.task.cancel(msg)
@@ -368,7 +368,7 @@ def name_of(task: Any) -> str:
 
 
 async def _end_everywhere(
-    those: list[_Asked], limit: float, rounds: int, msg: str | None, raw: Raw
+    those: list[_Asked], limit: float, rounds: int, msg: str | None, by: By
 ) -> asyncio.CancelledError | None:
     """End tasks where their loops run. Return the caller's own cancellation, if there was one."""
     loop = asyncio.get_running_loop()
@@ -384,18 +384,18 @@ async def _end_everywhere(
         elif its.is_closed():
             one.because = "its loop is closed: it will never run again"
         elif not its.is_running():
-            one.ask(msg, raw)
+            one.ask(msg, by)
             one.because = "its loop is not running: it can end only when that runs again"
         else:
             elsewhere.setdefault(its, []).append(one)
     with ExitStack() as stack:
         answers = []
         for its, group in elsewhere.items():
-            answer = _hand_over(its, group, limit, rounds, msg, raw)
+            answer = _hand_over(its, group, limit, rounds, msg, by)
             if answer is not None:
                 stack.callback(answer.cancel)
                 answers.append((its, group, answer))
-        mine = await _end(here, limit, rounds, msg, raw)
+        mine = await _end(here, limit, rounds, msg, by)
         waited = [answer for _, _, answer in answers]
         mine = await until_done(waited, started + limit + _LATENCY, mine) if waited else mine
         for its, group, answer in answers:
@@ -408,10 +408,10 @@ async def _end_everywhere(
 
 
 def _hand_over(
-    loop: Any, group: list[_Asked], limit: float, rounds: int, msg: str | None, raw: Raw
+    loop: Any, group: list[_Asked], limit: float, rounds: int, msg: str | None, by: By
 ) -> asyncio.Future[Any] | None:
     """Let a loop in another thread end its own tasks."""
-    coro = _end_there(group, limit, rounds, msg, raw)
+    coro = _end_there(group, limit, rounds, msg, by)
     try:
         return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coro, loop))
     except RuntimeError:  # it has just been closed
@@ -422,9 +422,9 @@ def _hand_over(
 
 
 async def _end_there(
-    group: list[_Asked], limit: float, rounds: int, msg: str | None, raw: Raw
+    group: list[_Asked], limit: float, rounds: int, msg: str | None, by: By
 ) -> None:
-    mine = await _end(group, limit, rounds, msg, raw)
+    mine = await _end(group, limit, rounds, msg, by)
     if mine is not None:
         raise mine
 
@@ -440,7 +440,7 @@ def _unanswered(loop: Any, group: list[_Asked]) -> None:
 
 
 async def _end(
-    those: list[_Asked], limit: float, rounds: int, msg: str | None, raw: Raw
+    those: list[_Asked], limit: float, rounds: int, msg: str | None, by: By
 ) -> asyncio.CancelledError | None:
     """End tasks of the running loop. Return the caller's own cancellation, if there was one."""
     started = asyncio.get_running_loop().time()
@@ -450,7 +450,7 @@ async def _end(
         if not left:
             break
         for one in left:
-            one.ask(msg, raw)
+            one.ask(msg, by)
         until = started + limit * number / rounds
         mine = await until_done([one.task for one in left], until, mine)
     me = current_task()

@@ -21,12 +21,13 @@ from .bounded import Bounded, bounded
 from .cancellation import (
     ResistedError,
     ResistedTask,
-    cancel_and_wait,
+    end_tasks,
     name_of,
     until_done,
 )
 from .deadlines import seconds
 from .model import Site
+from .runtimes.cancels import By, stack
 from .runtimes.library import running_library
 
 __all__ = [
@@ -182,8 +183,8 @@ class Closer:
 
     name: str
     by: str
-    call: Callable[[float], Awaitable[Any]]
-    """Closes it; told how many seconds there are."""
+    call: Callable[[float, By], Awaitable[Any]]
+    """Closes it; told how many seconds there are, and who asks for it."""
 
 
 def closer(thing: object) -> Closer:
@@ -236,8 +237,8 @@ def _name(thing: object) -> str:
     return str(name).rpartition("<locals>.")[2]
 
 
-def _calling(function: Any) -> Callable[[float], Awaitable[Any]]:
-    return lambda _: _called(function)
+def _calling(function: Any) -> Callable[[float, By], Awaitable[Any]]:
+    return lambda _, __: _called(function)
 
 
 async def _called(function: Callable[[], Any]) -> None:
@@ -246,7 +247,7 @@ async def _called(function: Callable[[], Any]) -> None:
         await value
 
 
-async def _close_and_wait(close: Any, wait: Any, limit: float) -> None:
+async def _close_and_wait(close: Any, wait: Any, limit: float, by: By) -> None:
     await _called(close)
     try:
         await _called(wait)
@@ -255,9 +256,11 @@ async def _close_and_wait(close: Any, wait: Any, limit: float) -> None:
         pass
 
 
-async def _end_task(task: Any, limit: float) -> None:
+async def _end_task(task: Any, limit: float, by: By) -> None:
     # A little before the deadline, so that its own report comes first.
-    report = await cancel_and_wait(task, timeout=max(0.0, limit - 0.05))
+    report, mine = await end_tasks([task], max(0.0, limit - 0.05), by=by)
+    if mine is not None:
+        raise mine
     if report.resisted:
         raise _Resists(report.resisted[0])
     # Its own earlier failure is told as well: nobody else will.
@@ -300,16 +303,16 @@ def _is(thing: object, module: str, name: str) -> bool:
     return isinstance(cls, type) and isinstance(thing, cls)
 
 
-async def _end_async_process(process: Any, limit: float) -> None:
+async def _end_async_process(process: Any, limit: float, by: By) -> None:
     if process.returncode is None:
         _signal(process.terminate)
-        first = await bounded(process.wait, limit * 0.7)
+        first = await bounded(process.wait, limit * 0.7, by=by)
         if first.state == "late":
             _signal(process.kill)
     await process.wait()
 
 
-async def _end_process(process: Any, ended: Callable[[], bool], limit: float) -> None:
+async def _end_process(process: Any, ended: Callable[[], bool], limit: float, by: By) -> None:
     if not ended():
         _signal(process.terminate)
         until = time.monotonic() + limit * 0.7
@@ -345,7 +348,7 @@ async def _pause() -> None:
         await asyncio.sleep(_POLL)
 
 
-async def _in_thread(function: Callable[[], Any], limit: float) -> None:
+async def _in_thread(function: Callable[[], Any], limit: float, by: By) -> None:
     """Call something that blocks, in a thread that nobody waits for at exit."""
     errors: list[BaseException] = []
     over = threading.Event()
@@ -402,15 +405,18 @@ async def close_all(
     those = list({id(thing): thing for thing in things if thing is not None}.values())
     if library == "trio":
         return await _close_on_trio(those, limit, reverse=reverse)
-    return await _close_on_asyncio(those, limit, reverse=reverse)
+    by = By("close_all()", stack(1))
+    return await _close_on_asyncio(those, limit, by, reverse=reverse)
 
 
-async def _close_on_asyncio(those: list[Any], limit: float, *, reverse: bool) -> CloseReport:
+async def _close_on_asyncio(
+    those: list[Any], limit: float, by: By, *, reverse: bool
+) -> CloseReport:
     started = time.monotonic()
     ended: dict[int, Any] = {}
 
     async def close(number: int) -> None:
-        ended[number] = await _close_one(those[number], limit)
+        ended[number] = await _close_one(those[number], limit, by)
 
     async def close_each() -> None:
         if reverse:
@@ -439,7 +445,7 @@ async def _close_on_trio(those: list[Any], limit: float, *, reverse: bool) -> Cl
     ended: dict[int, Any] = {}
 
     async def close(number: int) -> None:
-        ended[number] = await _close_one(those[number], limit)
+        ended[number] = await _close_one(those[number], limit, By())
 
     with trio.CancelScope(shield=True):
         if reverse:
@@ -453,12 +459,12 @@ async def _close_on_trio(those: list[Any], limit: float, *, reverse: bool) -> Cl
     return _report([ended[n] for n in range(len(those))], time.monotonic() - started)
 
 
-async def _close_one(thing: Any, limit: float) -> ClosedThing | FailedThing | ResistedThing:
+async def _close_one(thing: Any, limit: float, by: By) -> ClosedThing | FailedThing | ResistedThing:
     try:
         how = closer(thing)
     except TypeError as exc:
         return FailedThing(_name(thing), "", exc)
-    ended = await bounded(functools.partial(how.call, limit), limit)
+    ended = await bounded(functools.partial(how.call, limit, by), limit, by=by)
     return _outcome(how, ended)
 
 

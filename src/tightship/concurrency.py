@@ -12,12 +12,13 @@ import inspect
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar, cast, overload
 
 from .bounded import Bounded, bounded
 from .cancellation import ResistedError
 from .deadlines import optional_seconds
+from .runtimes.cancels import By, stack
 from .runtimes.library import running_library
 
 __all__ = ["Operation", "Outcome", "Progress", "run_concurrently"]
@@ -99,7 +100,6 @@ class Outcome(Generic[T]):
     """Every one, in the order in which they were given."""
     seconds: float
     """How long it took."""
-    limit: int | None = field(repr=False, default=None)
 
     @property
     def results(self) -> list[T | None]:
@@ -299,6 +299,7 @@ async def run_concurrently(
         ImportError: if anyio is not installed.
         TypeError, ValueError: if an argument is wrong. Nothing has been started then.
     """
+    by = By("run_concurrently()", stack(1))
     those: list[Operation[Any]] = []
     calls: list[Any] = []
     try:
@@ -317,6 +318,7 @@ async def run_concurrently(
             optional_seconds(each, "run_concurrently() each"),
             optional_seconds(total, "run_concurrently() total"),
             on_progress,
+            by,
         )
         return await running.run()
     finally:
@@ -398,7 +400,9 @@ class _Running:
         each: float | None,
         total: float | None,
         on_progress: Callable[[Progress], object] | None,
+        by: By,
     ) -> None:
+        self.by = by
         self.anyio = _anyio()
         self.operations = operations
         self.calls = calls
@@ -430,7 +434,7 @@ class _Running:
                 raise self.error
             finally:
                 self.error = None
-        return Outcome(tuple(self.operations), time.monotonic() - self.started, self.limit)
+        return Outcome(tuple(self.operations), time.monotonic() - self.started)
 
     async def work(self) -> None:
         """Take one operation after the other until there are none."""
@@ -442,6 +446,7 @@ class _Running:
                 ended = await bounded(
                     self.starter(operation),
                     self.each,
+                    by=self.by,
                     stopped=functools.partial(self.settle, operation, "unfinished"),
                 )
             finally:

@@ -10,7 +10,14 @@ import weakref
 import anyio
 import pytest
 
-from tightship import LeakError, cancel_and_wait, no_leaks, trace_cancels
+from tightship import (
+    LeakError,
+    cancel_and_wait,
+    close_all,
+    no_leaks,
+    run_concurrently,
+    trace_cancels,
+)
 from tightship.births import Patcher
 from tightship.runtimes.cancels import describe, install, who
 
@@ -224,6 +231,31 @@ def test_a_finding_tells_it(run):
         assert facts["cancelled"] == "once, but it has not ended"
         assert facts["cancelled by"].startswith("asyncio.timeout() at ")
         await cancel_and_wait(task)
+
+    run(main())
+
+
+def test_our_other_functions_are_told(run):
+    """Operations and closings that are stopped learn which call stopped them."""
+
+    async def main():
+        told = []
+
+        async def tells():
+            try:
+                await asyncio.Event().wait()
+            finally:
+                told.append(describe(asyncio.current_task()))
+
+        await run_concurrently([tells], each=0.01)
+        await close_all(tells, timeout=0.01)
+        task = asyncio.create_task(tells())
+        await asyncio.sleep(0)
+        await close_all(task, timeout=0.1)
+        assert told[0].startswith("run_concurrently() at ")
+        assert told[0].endswith("await run_concurrently([tells], each=0.01)")
+        assert told[1].endswith("await close_all(tells, timeout=0.01)")
+        assert told[2].endswith("await close_all(task, timeout=0.1)")
 
     run(main())
 

@@ -27,7 +27,7 @@ from .loops import pending_tasks
 if TYPE_CHECKING:
     from ..births import Patcher
 
-__all__ = ["describe", "install", "note", "trace_cancels", "who"]
+__all__ = ["By", "describe", "install", "note", "stack", "trace_cancels", "who"]
 
 #: Notes kept for each task: the first, and the latest.
 KEPT = 6
@@ -39,6 +39,13 @@ _LOOPS = tuple(
 
 #: The calls that cancelled anyio's scopes: they are asked for when a task of theirs is shown.
 _SCOPES: Any = weakref.WeakKeyDictionary()
+
+
+class By(NamedTuple):
+    """Who cancels: in words, as far as the line does not say so, and the calling stack."""
+
+    words: str = ""
+    raw: Raw = ()
 
 
 class Note(NamedTuple):
@@ -81,8 +88,8 @@ def note(task: Any, words: str = "", raw: Raw = (), by: Any = None, what: str = 
         pass
 
 
-def _stack(skip: int) -> Raw:
-    """Return the calling stack up to where the event loop called it."""
+def stack(skip: int) -> Raw:
+    """Return the calling stack, without ``skip`` frames, up to where the event loop called it."""
     raw = capture(skip + 1)
     for number, (code, _) in enumerate(raw):
         if code.co_filename.endswith(_LOOPS):
@@ -222,7 +229,7 @@ def _on_asyncio(patch: Patcher) -> None:
 
     def gather_cancelled(outer: Any) -> None:
         # Whoever cancelled the task that awaits it stands on the stack.
-        raw = _stack(2)
+        raw = stack(2)
         for child in outer._children:
             if not child.done():
                 note(child, "asyncio.gather()", raw)
@@ -238,7 +245,7 @@ def _on_asyncio(patch: Patcher) -> None:
         @functools.wraps(cancel_and_wait)
         async def _cancel_and_wait(fut: Any, *args: Any, **kwargs: Any) -> Any:
             if patch.active:
-                note(fut, "asyncio.wait_for()", _stack(1))
+                note(fut, "asyncio.wait_for()", stack(1))
             return await cancel_and_wait(fut, *args, **kwargs)
 
         patch.set(tasks, "_cancel_and_wait", _cancel_and_wait)
@@ -269,7 +276,7 @@ def _on_anyio(patch: Patcher, module: Any) -> None:
 
     def cancelling(scope: Any) -> None:
         if not scope._cancel_called:
-            _SCOPES[scope] = _stack(2)
+            _SCOPES[scope] = stack(2)
 
     patch.before_method(scopes, "cancel", cancelling)
 
@@ -371,7 +378,7 @@ if sys.version_info >= (3, 12):
                 return sys.monitoring.DISABLE
             task = first if hasattr(first, "cancelling") else getattr(function, "__self__", None)
             if task is not None and hasattr(task, "cancelling") and not task.done():
-                note(task, raw=_stack(1))
+                note(task, raw=stack(1))
         except Exception:
             pass
         return None
