@@ -11,7 +11,13 @@ pytest_plugins = ["pytester"]
 HERE = pathlib.Path(__file__).parent
 
 #: Tests here plant survivors on purpose, in this very process, to look at them.
-PLANTING = (HERE / "explain", HERE / "core", HERE / "probes", HERE / "blocks")
+PLANTING = (
+    HERE / "explain",
+    HERE / "core",
+    HERE / "probes",
+    HERE / "blocks",
+    HERE / "cancellation",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

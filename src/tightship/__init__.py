@@ -10,26 +10,41 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .blocks import LeakError, no_leaks
+    from .cancellation import CancelReport, ResistedError, cancel_and_wait
+    from .closing import Cleanup, CloseReport, close_all
+    from .concurrency import Operation, Outcome, Progress, run_concurrently
     from .deadlines import TightshipTimeout, timeout
     from .model import Certainty, Evidence, Finding, Owner, Probe, Scene, Site, Verdict
     from .probes.base import BaseProbe, ObjectProbe
+    from .runtimes.cancels import trace_cancels
 
 __all__ = [
     "BaseProbe",
+    "CancelReport",
     "Certainty",
+    "Cleanup",
+    "CloseReport",
     "Evidence",
     "Finding",
     "LeakError",
     "ObjectProbe",
+    "Operation",
+    "Outcome",
     "Owner",
     "Probe",
+    "Progress",
+    "ResistedError",
     "Scene",
     "Site",
     "TightshipTimeout",
     "Verdict",
     "__version__",
+    "cancel_and_wait",
+    "close_all",
     "no_leaks",
+    "run_concurrently",
     "timeout",
+    "trace_cancels",
 ]
 
 __version__ = "0.1.0"
@@ -39,6 +54,10 @@ _HOME = {
     "LeakError": "blocks",
     "TightshipTimeout": "deadlines",
     "timeout": "deadlines",
+    **dict.fromkeys(("CancelReport", "ResistedError", "cancel_and_wait"), "cancellation"),
+    **dict.fromkeys(("Cleanup", "CloseReport", "close_all"), "closing"),
+    **dict.fromkeys(("Operation", "Outcome", "Progress", "run_concurrently"), "concurrency"),
+    "trace_cancels": "runtimes.cancels",
     "BaseProbe": "probes.base",
     "ObjectProbe": "probes.base",
     **dict.fromkeys(

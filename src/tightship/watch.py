@@ -24,7 +24,7 @@ from .probes import fdtable
 from .probes.coroutines import WATCHED
 from .reported import Reported, told_by
 from .roster import Roster
-from .runtimes import anyio_runner, loops, threads, trio_fixtures
+from .runtimes import anyio_runner, cancels, loops, threads, trio_fixtures
 from .survivors import Survivor, waits_for
 from .waiting import Waiting
 
@@ -114,6 +114,8 @@ class Watch:
         threads.install(self.patch)
         anyio_runner.install(self.patch)
         trio_fixtures.install(self.patch)
+        # Beneath the last look at a loop, which calls it only if there is anything to cancel.
+        cancels.install(self.patch)
         self.loops.install(self.patch, self._loop_closing)
         self.window.install(self.patch)
         self.roster.install(self.patch)

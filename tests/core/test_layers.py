@@ -35,7 +35,16 @@ FLOORS = (
     {"attribution", "collected"},
     {"judging"},
     {"watch"},
-    {"blocks", "deadlines", "doctor", "testing"},
+    {
+        "blocks",
+        "deadlines",
+        "cancellation",
+        "bounded",
+        "closing",
+        "concurrency",
+        "doctor",
+        "testing",
+    },
     {"plugin", "cli", "__main__"},
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 KIND = "exception"
@@ -21,6 +22,15 @@ def fail_in_callback():
 
 
 async def test_task():
+    asyncio.create_task(fail())
+    await asyncio.sleep(0)
+
+
+async def test_eager_task():
+    factory = getattr(asyncio, "eager_task_factory", None)
+    if factory is None:
+        pytest.skip("eager tasks are of 3.12")
+    asyncio.get_running_loop().set_task_factory(factory)
     asyncio.create_task(fail())
     await asyncio.sleep(0)
 
@@ -70,6 +80,10 @@ async def test_clean_asked_for_the_exception():
     assert task.exception()
 """
 
+EAGER: dict[str, dict[str, Any]] = {}
+if sys.version_info >= (3, 12):  # it ended at once, and has no coroutine any more
+    EAGER["test_eager_task"] = {"label": "fail", "subject": "ValueError in task 'fail'"}
+
 LEAKS: dict[str, dict[str, Any]] = {
     "test_task": {
         "label": "fail",
@@ -77,6 +91,7 @@ LEAKS: dict[str, dict[str, Any]] = {
         "facts": {"error": "ValueError: unseen"},
         "fix": "await the task",
     },
+    **EAGER,
     "test_callback": {
         "label": "fail_in_callback",
         "facts": {"error": "KeyError: 'in a callback'"},

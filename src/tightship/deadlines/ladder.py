@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..model import Site
-from ..runtimes import interrupt
+from ..runtimes import cancels, interrupt
 from ..runtimes.running import Running, running
 from ..runtimes.sentry import SENTRY
 
@@ -221,7 +221,10 @@ class Ladder:
             if found is not None and found.library == "asyncio" and found.loop not in loops:
                 loops.insert(0, found.loop)
             self.picture = picture.take(
-                loops, thread=self.deadline.thread, own_threads={SENTRY.ident}
+                loops,
+                thread=self.deadline.thread,
+                own_threads={SENTRY.ident},
+                cancelled_by=cancels.who,
             )
         except Exception as exc:  # the picture must not cost us the ladder
             SENTRY.on_fault(self.deadline.name, exc)
@@ -267,7 +270,11 @@ class Ladder:
         self.cancels += 1
         if self.cancels == 1:
             task.add_done_callback(self._ended)
-        task.cancel(f"tightship: {self.what} took longer than {self.budget.seconds:g} s")
+        cancels.note(task, "its deadline")
+        try:
+            task.cancel(f"tightship: {self.what} took longer than {self.budget.seconds:g} s")
+        except RecursionError:  # tasks that wait for each other pass it on for ever
+            self.resisted = "a ring of tasks, which asyncio cannot cancel"
 
     def _stop(self) -> None:
         """Stop the loop, in its thread: whoever runs it is told that the task never ended.

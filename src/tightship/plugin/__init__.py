@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..closing import Cleanup
     from .fixtures import Tightship
 
-__all__ = ["tightship"]
+__all__ = ["cleanup", "tightship"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -129,3 +132,14 @@ def tightship(request: pytest.FixtureRequest) -> Tightship:
 
     session: Any = request.config.pluginmanager.get_plugin("tightship-session")
     return Tightship(session, request)
+
+
+@pytest.fixture
+def cleanup(request: pytest.FixtureRequest) -> Iterator[Cleanup]:
+    """Closes at the end of the test what the test hands to it: ``cleanup(thing)``.
+
+    The last one first, each within a deadline and on its own event loop, whatever the others do.
+    """
+    from .cleanup import closing
+
+    yield from closing(request)

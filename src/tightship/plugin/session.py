@@ -373,6 +373,10 @@ class TightshipSession:
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Generator[None, Any, Any]:
         """Let what a fixture's set-up makes belong to the fixture."""
+        if fixturedef.argname == "cleanup":
+            from .cleanup import choose
+
+            choose(fixturedef, request)
         attempt = self.attempt
         if attempt is None or fixturedef in self._plain:
             return (yield)

@@ -125,7 +125,12 @@ def _name(future: Any, handle: Any) -> str:
     from .timers import callback_name
 
     if hasattr(future, "get_coro"):
-        coro = future.get_coro()
+        # Not get_coro(): 3.12.1 crashes if asked for the coroutine of an eager task that ended at
+        # once. There is none any more; the traceback begins in what it ran.
+        coro = getattr(future, "_coro", None)
+        if coro is None:
+            tb = getattr(getattr(future, "_exception", None), "__traceback__", None)
+            return "task" if tb is None else str(tb.tb_frame.f_code.co_qualname)
         return str(getattr(coro, "__qualname__", None) or type(coro).__name__)
     if handle is not None:
         callback = getattr(handle, "_callback", None)

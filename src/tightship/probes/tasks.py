@@ -15,6 +15,7 @@ from .. import explain
 from ..model import Evidence, Key, Owner, Scene, Site
 from ..origin import layer, site_at
 from ..ownership import of_context
+from ..runtimes import cancels
 from ..runtimes.loops import pending_tasks
 from .base import BaseProbe
 
@@ -103,6 +104,8 @@ class TaskProbe(BaseProbe):
         if cancelling:
             times = "once" if cancelling == 1 else f"{cancelling} times"
             evidence.facts.append(("cancelled", f"{times}, but it has not ended"))
+            if who := cancels.describe(task):
+                evidence.facts.append(("cancelled by", who))
         return evidence
 
 
