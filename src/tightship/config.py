@@ -19,12 +19,16 @@ from .rules import (
     AllowRule,
     ConfigError,
     Threshold,
+    blocked_or_limit,
+    blocked_value,
     bool_text,
     bool_value,
     count_text,
     count_value,
     kind_value,
     label_matches,
+    limit_text,
+    limit_value,
     make_rule,
     number_text,
     number_value,
@@ -73,6 +77,12 @@ class Config(NamedTuple):
     """Whether a fault inside Tightship fails the run."""
     max_findings: int = 10
     """How many findings of a kind are shown for one test."""
+    blocked: str = "note"
+    """What becomes of calls that hold a loop: ``off``, ``note``, ``fail`` or ``collect``."""
+    blocked_limit: float = 0.1
+    """Seconds from which on a call counts as holding the loop."""
+    forecast: bool = True
+    """Whether a loop that nothing can wake any more ends its test."""
     sources: Mapping[str, str] = MappingProxyType({})
     """Key -> the place its value came from (``thresholds.socket`` for a kind's)."""
 
@@ -90,6 +100,8 @@ class MarkerPolicy(NamedTuple):
     thresholds: Mapping[str, Threshold] = MappingProxyType({})
     enabled: bool | None = None
     grace: float | None = None
+    blocked: str | float | None = None
+    """``off``, ``note`` or ``fail``, or the limit in seconds."""
 
 
 # -- settings --------------------------------------------------------------------------
@@ -151,6 +163,27 @@ OPTIONS: tuple[Option, ...] = (
         count_value,
         count_text,
     ),
+    Option(
+        "blocked",
+        "TIGHTSHIP_BLOCKED",
+        "calls that hold an event loop: off, note, fail, or collect to list them all by line",
+        blocked_value,
+        blocked_value,
+    ),
+    Option(
+        "blocked_limit",
+        "TIGHTSHIP_BLOCKED_LIMIT",
+        "seconds from which on a call counts as holding the loop",
+        limit_value,
+        limit_text,
+    ),
+    Option(
+        "forecast",
+        "TIGHTSHIP_FORECAST",
+        "end a test at once when nothing can wake its event loop any more",
+        bool_value,
+        bool_text,
+    ),
 )
 
 #: Keywords of the marker and what they mean.
@@ -162,6 +195,7 @@ MARKER: dict[str, str] = {
     "threshold": "least certainty that fails the test, or a dict of kind to certainty",
     "enabled": "False: do not look at this test",
     "grace": "seconds that survivors are given at most to go away",
+    "blocked": "calls that hold an event loop: 'off', 'note' or 'fail', or seconds from which on",
 }
 
 _ALLOW_KEYS = ("what", "reason", "until", "tests", "count")
@@ -480,6 +514,7 @@ def from_marker(
         thresholds,
         bool_value(kwargs["enabled"], f"{where} enabled") if "enabled" in kwargs else None,
         number_value(kwargs["grace"], f"{where} grace") if "grace" in kwargs else None,
+        blocked_or_limit(kwargs["blocked"], f"{where} blocked") if "blocked" in kwargs else None,
     )
 
 

@@ -32,7 +32,7 @@ FLOORS = (
     {"roster"},
     {"looking", "reported", "telling", "waiting"},
     {"attribution", "collected"},
-    {"judging"},
+    {"blocking", "forecast", "judging", "loopwatch"},
     {"watch"},
     {"blocks", "doctor", "testing"},
     {"plugin", "cli", "__main__"},
