@@ -90,7 +90,7 @@ def _doctor(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from . import doctor
-    from .probes import KINDS
+    from .probes import KINDS, MOMENTS
 
     try:
         kinds = doctor.kinds_of(args.kind)
@@ -98,7 +98,7 @@ def _doctor(args: argparse.Namespace) -> int:
         return _fail(str(exc))
     foreign, broken = doctor.foreign_kinds()
     here = Path.cwd()
-    settings = doctor.settings(here, dict(os.environ), (*KINDS, *foreign))
+    settings = doctor.settings(here, dict(os.environ), (*KINDS, *MOMENTS, *foreign))
     if args.json:
         checks = list(doctor.check(kinds))
         _write_json(doctor, checks, settings, here, foreign, broken)

@@ -20,6 +20,8 @@ from .rules import (
     AllowRule,
     ConfigError,
     Threshold,
+    blocked_or_limit,
+    blocked_value,
     bool_text,
     bool_value,
     count_text,
@@ -28,6 +30,8 @@ from .rules import (
     factor_value,
     kind_value,
     label_matches,
+    limit_text,
+    limit_value,
     make_rule,
     number_text,
     number_value,
@@ -80,6 +84,12 @@ class Config(NamedTuple):
     """Phase (as in `budget.PHASES`) -> its limit, None for no limit."""
     budgets: Budgets = Budgets()
     """The named limits."""
+    blocked: str = "note"
+    """What becomes of calls that hold a loop: ``off``, ``note``, ``fail`` or ``collect``."""
+    blocked_limit: float = 0.1
+    """Seconds from which on a call counts as holding the loop."""
+    forecast: bool = True
+    """Whether a loop that nothing can wake any more ends its test."""
     sources: Mapping[str, str] = MappingProxyType({})
     """Key -> the place its value came from (``thresholds.socket`` for a kind's)."""
 
@@ -98,6 +108,8 @@ class MarkerPolicy(NamedTuple):
     enabled: bool | None = None
     grace: float | None = None
     timeouts: Mapping[str, Budget | None] = MappingProxyType({})
+    blocked: str | float | None = None
+    """``off``, ``note`` or ``fail``, or the limit in seconds."""
 
 
 # -- settings --------------------------------------------------------------------------
@@ -174,6 +186,27 @@ OPTIONS: tuple[Option, ...] = (
         factor_value,
         factor_text,
     ),
+    Option(
+        "blocked",
+        "TIGHTSHIP_BLOCKED",
+        "calls that hold an event loop: off, note, fail, or collect to list them all by line",
+        blocked_value,
+        blocked_value,
+    ),
+    Option(
+        "blocked_limit",
+        "TIGHTSHIP_BLOCKED_LIMIT",
+        "seconds from which on a call counts as holding the loop",
+        limit_value,
+        limit_text,
+    ),
+    Option(
+        "forecast",
+        "TIGHTSHIP_FORECAST",
+        "end a test at once when nothing can wake its event loop any more",
+        bool_value,
+        bool_text,
+    ),
 )
 
 #: Keywords of the marker and what they mean.
@@ -186,6 +219,7 @@ MARKER: dict[str, str] = {
     "enabled": "False: do not look at this test",
     "grace": "seconds that survivors are given at most to go away",
     "timeout": "longest time: seconds, a budget's name, 'off', or a dict of phase to such",
+    "blocked": "calls that hold an event loop: 'off', 'note' or 'fail', or seconds from which on",
 }
 
 #: Phases that a marker on a test can limit.
@@ -621,6 +655,7 @@ def from_marker(
         bool_value(kwargs["enabled"], f"{where} enabled") if "enabled" in kwargs else None,
         number_value(kwargs["grace"], f"{where} grace") if "grace" in kwargs else None,
         timeouts,
+        blocked_or_limit(kwargs["blocked"], f"{where} blocked") if "blocked" in kwargs else None,
     )
 
 

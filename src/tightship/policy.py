@@ -55,7 +55,8 @@ class Policy:
         A finding of which a rule covers a part (``count``) comes back as two.
 
         Args:
-            findings: what was found; a verdict of ``slow`` stays unless a rule allows it.
+            findings: what was found; a verdict of ``slow`` or ``note`` stays unless a rule
+                allows it.
             nodeid: the test during which they were found.
             markers: the test's markers, the closest first.
             expectations: rules that the test itself made while it ran.
@@ -184,7 +185,7 @@ def _verdict(
     finding: Finding, level: Threshold, where: str, own_failure: bool, refused: str
 ) -> Finding:
     reason = "; ".join(filter(None, (finding.reason, refused)))
-    if finding.verdict is Verdict.SLOW:
+    if finding.verdict in (Verdict.SLOW, Verdict.NOTE):  # whoever found it only wanted to say so
         return finding.with_(reason=reason)
     wide = finding.owner_kind == "fixture" and finding.owner_scope != "function"
     if own_failure and not wide:

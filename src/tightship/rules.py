@@ -149,6 +149,38 @@ def count_value(value: object, where: str) -> int:
     raise wrong(where, "a whole number, 1 or more", value)
 
 
+#: What becomes of calls that hold a loop. ``collect`` lists them all at the end of the run.
+BLOCKED = ("off", "note", "fail", "collect")
+
+
+def blocked_value(value: object, where: str) -> str:
+    if isinstance(value, str) and value in BLOCKED:
+        return value
+    raise wrong(where, f"one of {', '.join(BLOCKED)}", value)
+
+
+def limit_value(value: object, where: str) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0.01 <= value < math.inf:
+        return float(value)
+    raise wrong(where, "a number of seconds, 0.01 or more", value)
+
+
+def limit_text(text: str, where: str) -> float:
+    try:
+        return limit_value(float(text), where)
+    except (ValueError, ConfigError):
+        raise wrong(where, "a number of seconds, 0.01 or more", text) from None
+
+
+def blocked_or_limit(value: object, where: str) -> str | float:
+    """Read the marker's word: what becomes of such calls, or from how many seconds on."""
+    if value in BLOCKED[:3]:
+        return blocked_value(value, where)
+    if isinstance(value, (int, float)):
+        return limit_value(value, where)
+    raise wrong(where, f"one of {', '.join(BLOCKED[:3])}, or a number of seconds", value)
+
+
 def path_value(value: object, where: str) -> str:
     if isinstance(value, os.PathLike):
         value = os.fspath(value)

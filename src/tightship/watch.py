@@ -20,7 +20,7 @@ from .ledger import LEDGER
 from .looking import Looking, Stillness
 from .model import Certainty, Finding, Key, Owner
 from .ownership import CURRENT, current
-from .probes import fdtable
+from .probes import MOMENTS, fdtable
 from .probes.coroutines import WATCHED
 from .reported import Reported, told_by
 from .roster import Roster
@@ -65,7 +65,8 @@ class Watch:
         self.installed = False
         self.on_closing: Callable[[Any, list[Survivor]], list[Survivor]] | None = None
         """Blocks: takes what is theirs of a closing loop's survivors, returns the rest."""
-        self._early: list[Finding] = []  # found before the end of the test that runs
+        # Found before the end of the test that runs: findings, or what returns one.
+        self._early: list[Any] = []
         self._ended_wide: list[Owner] = []
         self._forks = -1
         self._outside: Owner | None = None  # in whose context it was installed
@@ -220,9 +221,10 @@ class Watch:
         """Give something to another owner, which will be judged for it."""
         self.attribution.adopt(obj, owner, reason)
 
-    def note(self, findings: Iterable[Finding]) -> None:
-        """Keep findings for the end of the test that is running."""
-        self._early += findings
+    def note(self, findings: Iterable[Finding | Callable[[], Finding]]) -> None:
+        """Keep findings, or what will return one, for the end of the test that is running."""
+        # In place: other threads note as well, and must not bring back what was taken.
+        self._early.extend(findings)
 
     def wide_ended(self, owner: Owner) -> None:
         """Say that a fixture wider than a test has been torn down."""
@@ -274,8 +276,9 @@ class Watch:
     def _end(self, owner: Owner) -> list[Finding]:
         self.reported.prune()
         survivors = self._on_loops(owner)
-        findings, self._early = self._early, []
-        streams_told = bool(findings)
+        early, self._early = self._early, []
+        findings = [found() if callable(found) else found for found in early]
+        streams_told = any(f.kind not in MOMENTS for f in findings)
         garbage = self.window.collect()
         objects = self.looking.census()
         if (

@@ -41,6 +41,9 @@ CASES = {
     "known": ("known = false", "TIGHTSHIP_KNOWN", "no", False, False),
     "fail_on_fault": ("fail_on_fault = true", "TIGHTSHIP_FAIL_ON_FAULT", "1", True, True),
     "max_findings": ("max_findings = 3", "TIGHTSHIP_MAX_FINDINGS", "3", 3, 3),
+    "blocked": ('blocked = "fail"', "TIGHTSHIP_BLOCKED", "fail", "fail", "fail"),
+    "blocked_limit": ("blocked_limit = 1", "TIGHTSHIP_BLOCKED_LIMIT", "1", 1.0, 1.0),
+    "forecast": ("forecast = false", "TIGHTSHIP_FORECAST", "off", False, False),
 }
 HEAD = "[tool.tightship]\n"
 

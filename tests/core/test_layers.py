@@ -33,7 +33,7 @@ FLOORS = (
     {"roster"},
     {"looking", "reported", "telling", "waiting"},
     {"attribution", "collected"},
-    {"judging"},
+    {"blocking", "forecast", "judging", "loopwatch"},
     {"watch"},
     {
         "blocks",

@@ -18,7 +18,7 @@ from tables import TABLES, refreshed, tables_of
 
 from tightship.config import load
 from tightship.explain.remedies import REMEDIES
-from tightship.probes import KINDS
+from tightship.probes import KINDS, MOMENTS
 
 ALL = [b for page in PAGES for b in blocks(page)]
 PLAIN = """\
@@ -151,7 +151,7 @@ def test_settings_are_valid(block, tmp_path):
     """Settings that a page shows are read without complaint."""
     tomllib.loads(block.text)
     (tmp_path / block.marks.get("file", "pyproject.toml")).write_text(block.text)
-    load(tmp_path, env={}, cli={}, kinds=KINDS, today=datetime.date.today())
+    load(tmp_path, env={}, cli={}, kinds=(*KINDS, *MOMENTS), today=datetime.date.today())
 
 
 def _folder(block: Block) -> str:

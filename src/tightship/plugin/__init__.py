@@ -73,6 +73,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="multiply all timeouts and budgets by this, for slow machines (default: 1)",
     )
     group.addoption(
+        "--tightship-blocked",
+        choices=("off", "note", "fail", "collect"),
+        default=None,
+        dest="tightship_blocked",
+        help="calls that hold an event loop: note them (default), let them fail their test, or "
+        "collect them all in a list by line",
+    )
+    group.addoption(
+        "--tightship-blocked-limit",
+        default=None,
+        metavar="SECONDS",
+        dest="tightship_blocked_limit",
+        help="seconds from which on a call counts as holding the loop (default: 0.1)",
+    )
+    group.addoption(
+        "--tightship-forecast",
+        choices=("on", "off"),
+        default=None,
+        dest="tightship_forecast",
+        help="end a test at once when nothing can wake its event loop any more (default: on)",
+    )
+    group.addoption(
         "--tightship-fail-on-fault",
         action="store_true",
         default=None,
@@ -86,7 +108,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "tightship(allow=None, reason=None, until=None, count=None, threshold=None, "
-        "enabled=None, grace=None, timeout=None): what this test may leave behind, and why "
+        "enabled=None, grace=None, timeout=None, blocked=None): what this test may leave "
+        "behind, and why "
         "(see the documentation of Tightship, Reference, marker)",
     )
     if not config.pluginmanager.has_plugin("timeout"):

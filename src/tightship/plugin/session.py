@@ -17,7 +17,7 @@ from ..journal import SCHEMA, Journal, JournalError
 from ..model import Finding, Owner, Verdict
 from ..ownership import CURRENT
 from ..policy import Policy, group
-from ..probes import KINDS
+from ..probes import KINDS, MOMENTS
 from ..probes.fdtable import OWN
 from ..probes.foreign import load_all
 from ..probes.tempfiles import ROOTS
@@ -28,6 +28,8 @@ from .deadlines import Deadlines, limits_of
 if TYPE_CHECKING:
     from ..budget import Statistics
     from ..deadlines.error import TightshipTimeout
+    from ..forecast import Forecast
+    from ..loopwatch import LoopWatch
     from .pytest_timeout import BesidePytestTimeout
 
 __all__ = ["Attempt", "TightshipSession"]
@@ -43,6 +45,8 @@ class Attempt(Owner):
     timed_out = False
     failures = 0
     """How many failures the session had when it began."""
+    blocked: str | float | None = None
+    """What its markers say of calls that hold a loop."""
     findings: Sequence[Finding] = ()
     expectations: Sequence[AllowRule] = ()
 
@@ -57,7 +61,7 @@ class TightshipSession:
     def __init__(self, config: pytest.Config, settings: Config, extra: list[Any]) -> None:
         self.config = config
         self.settings = settings
-        self.kinds: tuple[str, ...] = (*KINDS, *(p.kind for p in extra))
+        self.kinds: tuple[str, ...] = (*KINDS, *MOMENTS, *(p.kind for p in extra))
         self.policy = Policy(settings)
         self.worker = hasattr(config, "workerinput")
         self.watch = Watch(grace=settings.grace, on_fault=self.fault)
@@ -72,6 +76,9 @@ class TightshipSession:
         self.bad_markers: list[str] = []
         self.mistakes: dict[str, None] = {}
         """Markers that came too late to be refused, as messages."""
+        self.loopwatch: LoopWatch | None = None
+        self.forecast: Forecast | None = None
+        self._blocked: str | float | None = None
         self._owners: dict[Any, Owner] = {}
         self._plain: set[Any] = set()
         """Fixtures that are no owners: most tests ask for one or two, and to learn it of one
@@ -115,9 +122,12 @@ class TightshipSession:
             "fail_on_fault": option.tightship_fail_on_fault,
             "timeout": option.tightship_timeout,
             "timeout_scale": option.tightship_timeout_scale,
+            "blocked": option.tightship_blocked,
+            "blocked_limit": option.tightship_blocked_limit,
+            "forecast": option.tightship_forecast,
         }
-        extra, broken = load_all(KINDS)
-        kinds = (*KINDS, *(p.kind for p in extra))
+        extra, broken = load_all((*KINDS, *MOMENTS))
+        kinds = (*KINDS, *MOMENTS, *(p.kind for p in extra))
         try:
             settings = load(
                 config.rootpath, env=os.environ, cli=cli, kinds=kinds, today=datetime.date.today()
@@ -163,6 +173,15 @@ class TightshipSession:
                 self.watch.add_probe(probe)
             except TypeError as exc:
                 self.fault(getattr(probe, "kind", repr(probe)), exc)
+        if self.settings.blocked != "off" or self.settings.forecast:
+            self.watch_loops()
+
+    def watch_loops(self) -> None:
+        """Begin to look at running loops."""
+        if self.loopwatch is None:
+            from .loops import watch_loops
+
+            self.loopwatch = watch_loops(self)
 
     def close(self) -> None:
         """Stop watching and undo everything."""
@@ -170,6 +189,8 @@ class TightshipSession:
             if self.beside is not None:
                 self.beside.close()
             self.deadlines.close(self.status)
+            if self.loopwatch is not None:
+                self.loopwatch.close()
             self.watch.uninstall()
         finally:
             origin.set_root(self._root)
@@ -260,7 +281,10 @@ class TightshipSession:
             self.watch.grace = self.settings.grace
             return self.settings.enabled or "tightship" in getattr(item, "fixturenames", ())
         enabled = grace = None
+        self._blocked = None
         for mark in item.iter_markers("tightship"):
+            if self._blocked is None:
+                self._blocked = mark.kwargs.get("blocked")
             if enabled is None:
                 enabled = mark.kwargs.get("enabled")
             if grace is None:
@@ -297,6 +321,9 @@ class TightshipSession:
             self.attempt = attempt = Attempt(item.name, nodeid=item.nodeid)
             attempt.failures = item.session.testsfailed
             attempt.reads_log = "caplog" in getattr(item, "fixturenames", ())
+            if self._blocked is not None:
+                attempt.blocked, self._blocked = self._blocked, None
+                self.watch_loops()
             self.watch.begin(attempt)
         elif not self._marked:
             deadlines.nobody()
@@ -600,7 +627,11 @@ class TightshipSession:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
-        """Begin the journal."""
+        """Begin the journal, and see which threads belong to the run and not to a test."""
+        if self.forecast is not None:
+            from ..runtimes.idle import carriers
+
+            self.forecast.carriers = carriers()
         if self.journal is not None and not self.worker:
             from .. import __version__
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..model import Finding, Verdict
-from ..reporters import terminal
+from ..probes import MOMENTS
+from ..reporters import blocking, terminal
 
 if TYPE_CHECKING:
     from .session import TightshipSession
@@ -20,8 +21,9 @@ def header(session: TightshipSession) -> str | None:
 
     if not session.settings.enabled:
         return f"tightship-{__version__}: off (watches tests that ask for it)"
-    off = [k for k in session.kinds if session.settings.thresholds.get(k) == "off"]
-    text = f"tightship-{__version__}: {len(session.kinds) - len(off)} kinds watched"
+    kinds = [k for k in session.kinds if k not in MOMENTS]
+    off = [k for k in kinds if session.settings.thresholds.get(k) == "off"]
+    text = f"tightship-{__version__}: {len(kinds) - len(off)} kinds watched"
     level = session.settings.threshold
     text += f", a test fails from {level!r} on" if level != "off" else ", no test fails"
     if off:
@@ -39,6 +41,10 @@ def write(session: TightshipSession, reporter: Any) -> None:
     notes = [f for f in findings if f.verdict in (Verdict.NOTE, Verdict.SLOW)]
     allowed = [f for f in findings if f.verdict is Verdict.ALLOWED]
     verbose = session.config.option.verbose
+    collect = session.settings.blocked == "collect"
+    held = [f for f in notes if blocking.calm(f)]
+    if collect or verbose < 1:
+        notes = [f for f in notes if not blocking.calm(f)]
     unused = session.policy.unused() if session.complete else []
     expired = session.policy.expired()
     if session.bad_markers:
@@ -48,7 +54,7 @@ def write(session: TightshipSession, reporter: Any) -> None:
         return
     budgets = session.budgets()
     more = session.faults or session.mistakes or unused or expired or budgets
-    if not (failing or notes or more or (allowed and verbose >= 1)):
+    if not (failing or notes or held or collect or more or (allowed and verbose >= 1)):
         return
     # Else the first line would be broken where pytest's progress ended without a failure.
     reporter.ensure_newline()
@@ -56,6 +62,12 @@ def write(session: TightshipSession, reporter: Any) -> None:
     _leaks(reporter, failing, session.settings.max_findings, verbose)
     _some(reporter, "SLOW ", [f for f in notes if f.verdict is Verdict.SLOW], verbose)
     _some(reporter, "NOTE ", [f for f in notes if f.verdict is Verdict.NOTE], verbose)
+    if collect:
+        for line in blocking.by_line([f for f in findings if f.kind == blocking.KIND]):
+            reporter.write_line(line)
+    elif held and verbose < 1:
+        reporter.write("NOTE ", yellow=True)
+        reporter.write_line(blocking.in_short(held))
     if verbose >= 1:
         _some(reporter, "ALLOWED ", allowed, verbose)
     for record in budgets:

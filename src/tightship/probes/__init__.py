@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__all__ = ["KINDS", "LOOP", "PROCESS", "load"]
+__all__ = ["KINDS", "LOOP", "MOMENTS", "PROCESS", "load"]
 
 #: Kinds that belong to an event loop; loaded when asyncio is imported.
 #: The order matters where kinds overlap: the first one that names a resource keeps it.
@@ -45,6 +45,10 @@ _PARTS = ("lost-task", "child")
 
 #: Every kind there is.
 KINDS: tuple[str, ...] = tuple(k for k in (*LOOP, *PROCESS) if k not in _PARTS)
+
+#: Kinds of findings that are no survivors, and that no probe lists: they are noticed while a test
+#: runs. Thresholds and allow rules may name them.
+MOMENTS: tuple[str, ...] = ("blocked-loop",)
 
 
 def load(kind: str) -> Any:

@@ -38,6 +38,7 @@ __all__ = [
     "pending_tasks",
     "ready",
     "selector_entries",
+    "task_at_work",
     "turn",
 ]
 
@@ -197,6 +198,13 @@ def current_task() -> Any:
         return asyncio.current_task() if asyncio is not None else None
     except RuntimeError:
         return None
+
+
+def task_at_work(loop: Any) -> Any:
+    """Return the task that a loop of any thread runs at this moment, if that can be seen."""
+    tasks = sys.modules.get("asyncio.tasks")
+    table = getattr(tasks, "_current_tasks", None)  # gone in 3.14: untried
+    return None if table is None else table.get(loop)
 
 
 def pending_tasks(loop: Any) -> list[weakref.ref[Any]]:
