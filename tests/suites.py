@@ -69,9 +69,9 @@ class Ran:
         return {**found[0], "facts": dict(found[0]["facts"])}
 
     def line(self, text: str, file: str = "test_it.py") -> str:
-        """Where a piece of a source stands: ``test_it.py:7``. It must stand there once."""
+        """Where a pattern stands in a source: ``test_it.py:7``. It must stand there once."""
         lines = (self.path / file).read_text("utf-8").splitlines()
-        (number,) = [n for n, line in enumerate(lines, 1) if text in line]
+        (number,) = [n for n, line in enumerate(lines, 1) if re.search(text, line)]
         return f"{file}:{number}"
 
     def verdicts(self, name: str) -> list[tuple[str, str]]:

@@ -238,7 +238,7 @@ class _Use:
         if isinstance(exc, TightshipTimeout) or not isinstance(exc, Exception):
             return False  # an inner limit that was passed first; somebody wants the end
         # Its own error, perhaps out of what it did when it was cancelled.
-        return bool(ladder.cancels or ladder.interrupts)
+        return ladder.acted
 
 
 def _found(task: weakref.ref[Any], loop: weakref.ref[Any]) -> Running | None:
