@@ -260,11 +260,10 @@ class Ladder:
 
     def _ask_swallower(self) -> None:
         from ..explain.await_chain import format_waiting
-        from ..explain.swallow import swallower
 
         task = self.task
         if task is not None and not task.done():
-            self.swallowed = swallower(self._before, task) or self.swallowed
+            self._ask_where(task)
             self.resisted = format_waiting(task)
             self._mark(task)
 
@@ -320,13 +319,20 @@ class Ladder:
 
     def _ended(self, task: Any) -> None:
         """See, in the loop's thread, whether a task that was cancelled ended in another way."""
+        if not task.cancelled():
+            self._ask_where(task)
+
+    def ask_from_inside(self) -> None:
+        """See, in the task itself, where it has swallowed its cancellation."""
+        task = self.task
+        if self.cancels and task is not None:
+            self._ask_where(task)
+
+    def _ask_where(self, task: Any) -> None:
         from ..explain.swallow import swallower
 
-        if not task.cancelled() and self._before is not None:
-            try:
-                self.swallowed = swallower(self._before, task) or self.swallowed
-            except Exception as exc:
-                SENTRY.on_fault(self.deadline.name, exc)
+        if self._before is not None:
+            self.swallowed = swallower(self._before, task) or self.swallowed
 
     def uncancel(self) -> None:
         """Take our cancellations back from a task that goes on: anyio's runner of all tests."""
