@@ -216,7 +216,7 @@ class _Use:
         elif self._task is None:
             hard_timer.release()
         if ladder is not None and exc is None and self._task is not None:
-            ladder.ask_from_inside()
+            ladder.ask_where()
         ours = ladder is not None and self._is_ours(ladder, exc, caught)
         self._task = self._scope = None
         deadline.find = deadline.cancel = None

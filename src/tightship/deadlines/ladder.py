@@ -322,11 +322,16 @@ class Ladder:
         if not task.cancelled():
             self._ask_where(task)
 
-    def ask_from_inside(self) -> None:
-        """See, in the task itself, where it has swallowed its cancellation."""
+    def ask_where(self) -> None:
+        """See where a task that goes on has swallowed its cancellation; may be asked in it."""
         task = self.task
-        if self.cancels and task is not None:
+        if not self.cancels:
+            return
+        if task is not None and not task.done():
             self._ask_where(task)
+        elif self._runner is not None and not self.swallowed:
+            # anyio's task went on after the test, and was cancelled when its loop closed.
+            self._ask_where(None)
 
     def _ask_where(self, task: Any) -> None:
         from ..explain.swallow import swallower

@@ -233,8 +233,10 @@ class Deadlines:
         ladder = deadline.finish()
         if ladder is None:
             return None
-        ladder.uncancel()
         exc = exc or self._unittest_error()
+        if exc is None:
+            ladder.ask_where()  # a task that runs all tests is still there
+        ladder.uncancel()
         if exc is not None and (not ladder.acted or _wants_the_end(exc, ladder)):
             return None  # nothing had been done to it yet: its own outcome counts
         return self._error(ladder, returned=exc is None)
