@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["pytester", "suites"]
 
 HERE = pathlib.Path(__file__).parent
 

@@ -183,7 +183,7 @@ def _suggest(limit: float, ordered: list[float]) -> float | None:
     if len(ordered) < _ENOUGH or ordered[-1] >= limit:
         return None
     better = _round_up(max(3 * ordered[-1], 0.5))
-    if ordered[-1] > 0.7 * limit or better < limit / 2:
+    if ordered[-1] > 0.7 * limit or better <= limit / 2:
         return better
     return None
 

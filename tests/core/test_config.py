@@ -45,13 +45,17 @@ CASES = {
     "blocked_limit": ("blocked_limit = 1", "TIGHTSHIP_BLOCKED_LIMIT", "1", 1.0, 1.0),
     "forecast": ("forecast = false", "TIGHTSHIP_FORECAST", "off", False, False),
 }
+#: Options of time, which have tests of their own below.
+TIMES = ("timeout", "timeouts", "budgets", "timeout_scale")
 HEAD = "[tool.tightship]\n"
 
 
 def test_nothing_given_is_the_default(tmp_path):
     """And nothing is claimed about where it came from."""
-    assert read(tmp_path) == Config()
-    assert read(tmp_path).source("grace") == "the default"
+    config = read(tmp_path)
+    # The limits of time are resolved here; they have tests of their own below.
+    assert config._replace(timeouts={}, budgets=None) == Config(timeouts={}, budgets=None)
+    assert config.source("grace") == "the default"
 
 
 @pytest.mark.parametrize("key", CASES)
@@ -123,8 +127,179 @@ def test_an_empty_variable_is_not_given(tmp_path):
 
 def test_every_option_is_tested_here():
     """A new option needs a row above, or a test of its own below."""
-    assert {o.key for o in OPTIONS} == {*CASES, "thresholds", "allow"}
+    assert {o.key for o in OPTIONS} == {*CASES, "thresholds", "allow", *TIMES}
     assert all(o.meaning for o in OPTIONS)
+
+
+# -- limits of time ----------------------------------------------------------------------
+
+
+def limits(config):
+    """Phase -> seconds, for those that are limited."""
+    return {k: b.seconds for k, b in config.timeouts.items() if b is not None}
+
+
+def test_a_test_and_the_end_are_limited_if_nobody_says_so(tmp_path):
+    """Nothing hangs for ever; all else is up to people."""
+    config = read(tmp_path)
+    assert limits(config) == {"test": 600, "exit": 60}
+    assert set(config.timeouts) == {
+        *("test", "setup", "call", "teardown", "fixture", "session", "exit")
+    }
+    assert config.timeouts["test"].where == "the default"
+    assert config.budgets.table["admin"] == 5
+
+
+TIMEOUT_SOURCES = {
+    "pyproject": {"text": HEAD + "timeout = 3"},
+    "own": {"own": "timeout = 3"},
+    "environment": {"env": {"TIGHTSHIP_TIMEOUT": "3"}},
+    "command line": {"cli": {"timeout": ["3"]}},
+}
+
+
+@pytest.mark.parametrize(
+    ("source", "where"),
+    [
+        ("pyproject", "pyproject.toml [tool.tightship] timeout"),
+        ("own", "tightship.toml timeout"),
+        ("environment", "environment TIGHTSHIP_TIMEOUT"),
+        ("command line", "command line --tightship-timeout"),
+    ],
+)
+def test_a_timeout_is_read_from_every_source(tmp_path, source, where):
+    """It limits a test, and knows its place."""
+    config = read(tmp_path, **TIMEOUT_SOURCES[source])
+    assert config.timeouts["test"] == (3, "", where)
+
+
+def test_a_stronger_source_of_timeouts_wins(tmp_path):
+    """Phase by phase."""
+    text = HEAD + "timeout = 1\n[tool.tightship.timeouts]\ncall = 2\nteardown = 3\n"
+    config = read(tmp_path, text, env={"TIGHTSHIP_TIMEOUT": "call=4"}, cli={"timeout": ["9"]})
+    assert limits(config) == {"test": 9, "call": 4, "teardown": 3, "exit": 60}
+
+
+def test_a_table_limits_phases(tmp_path):
+    """Each value knows its line."""
+    text = HEAD + "[tool.tightship.timeouts]\nfixture = 2\nsession = 900\nexit = 'off'\n"
+    config = read(tmp_path, text)
+    assert limits(config) == {"test": 600, "fixture": 2, "session": 900}
+    assert config.timeouts["fixture"].where == "pyproject.toml [tool.tightship.timeouts] fixture"
+
+
+@pytest.mark.parametrize("given", ["30,teardown=5,fixture=admin", "fixture=admin, 30 ,teardown=5"])
+def test_one_text_limits_several_phases(tmp_path, given):
+    """For environments, which have no tables."""
+    config = read(tmp_path, env={"TIGHTSHIP_TIMEOUT": given})
+    assert limits(config) == {"test": 30, "teardown": 5, "fixture": 5, "exit": 60}
+
+
+def test_the_command_line_may_say_it_several_times(tmp_path):
+    """The last one counts for each phase."""
+    config = read(tmp_path, cli={"timeout": ["1", "call=2", "3"]})
+    assert limits(config) == {"test": 3, "call": 2, "exit": 60}
+
+
+def test_timeouts_can_be_off(tmp_path):
+    """From the weakest source to the strongest."""
+    assert limits(read(tmp_path, HEAD + "timeout = 'off'")) == {"exit": 60}
+    assert limits(read(tmp_path, cli={"timeout": ["off", "exit=off"]})) == {}
+
+
+def test_budgets_are_named_in_a_table(tmp_path):
+    """They change the box and add to it, and every source may name them."""
+    text = HEAD + "timeout = 'search'\n[tool.tightship.budgets]\nsearch = 2.5\nhttp = 4\n"
+    config = read(tmp_path, text, env={"TIGHTSHIP_TIMEOUT": "call=http"})
+    place = "pyproject.toml [tool.tightship.budgets]"
+    assert config.timeouts["test"] == (2.5, "search", f"{place} search")
+    assert config.timeouts["call"] == (4, "http", f"{place} http")
+    assert config.budgets.table["admin"] == 5
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"text": HEAD + "timeout_scale = 2"},
+        {"env": {"TIGHTSHIP_TIMEOUT_SCALE": "2"}},
+        {"cli": {"timeout_scale": "2"}},
+        {"cli": {"timeout_scale": 2.0}},
+    ],
+)
+def test_one_factor_scales_them_all(tmp_path, given):
+    """The defaults as well."""
+    config = read(tmp_path, **given)
+    assert limits(config) == {"test": 1200, "exit": 120}
+    assert config.budgets.resolve("admin", "").seconds == 10
+
+
+@pytest.mark.parametrize(
+    "given", [{"env": {"TIGHTSHIP_TIMEOUT": "30!"}}, {"cli": {"timeout": ["30!"]}}]
+)
+def test_a_mark_of_exclamation_beats_the_markers(tmp_path, given):
+    """The seconds are those of the run, as they stand."""
+    config = read(tmp_path, HEAD + "timeout_scale = 3\ntimeout = 1", **given)
+    assert config.budgets.override.seconds == 30
+    assert config.timeouts["test"] == config.budgets.override
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "timeout = -1",
+            "[tool.tightship] timeout: expected more than 0 seconds, or 'off', got -1",
+        ),
+        ("timeout = true", "timeout: expected seconds, or 'off', got True"),
+        ("timeout = 'databse'", "unknown budget 'databse'; did you mean 'database'"),
+        ("timeouts = 3", "timeouts: expected a table of phase to seconds"),
+        ("timeouts = {cal = 3}", "timeouts: unknown phase 'cal'; did you mean 'call'"),
+        ("timeouts = {call = 0}", "timeouts] call: expected more than 0 seconds"),
+        ("budgets = 3", "budgets: expected a table of name to seconds, got 3"),
+        ("budgets = {http = 'x'}", "budgets] http: expected seconds"),
+        ("budgets = {http = 'off'}", "budgets] http: expected seconds, got 'off'"),
+        ("budgets = {http = -2}", "budgets] http: expected more than 0 seconds"),
+        ("budgets = {'a b' = 2}", "budgets] a b: a budget's name is a word, got 'a b'"),
+        ("budgets = {off = 2}", "budgets] off: a budget's name is a word, got 'off'"),
+        ("budgets = {http = 1}\ntimeout = 'htp'", "unknown budget 'htp'; did you mean 'http'"),
+        ("timeout_scale = 0", "timeout_scale: "),
+        ("timeout_scale = 'fast'", "timeout_scale: "),
+        ("timout = 3", "unknown option 'timout'; did you mean 'timeout'"),
+    ],
+)
+def test_a_wrong_limit_in_a_file_is_named_with_its_place(tmp_path, text, message):
+    """And with the nearest match."""
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, HEAD + text)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("pyproject.toml [tool.tightship")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("abc", "unknown budget 'abc'"),
+        ("databse", "unknown budget 'databse'; did you mean 'database'"),
+        ("cal=3", "unknown phase 'cal'; did you mean 'call'"),
+        ("3,4", "'3,4' gives 'test' two timeouts"),
+        ("call=3!", "only a test's timeout can beat the markers"),
+        ("http!", "expected seconds"),
+        ("off!", "expected seconds and !, got 'off!'"),
+        ("!", "expected seconds"),
+        ("0", "expected more than 0 seconds"),
+        ("nan", "expected more than 0 seconds"),
+        ("inf!", "expected more than 0 seconds"),
+        ("call=", "unknown budget ''"),
+    ],
+)
+def test_a_wrong_limit_in_a_text_is_named_with_its_place(tmp_path, text, message):
+    """In the environment and on the command line."""
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, env={"TIGHTSHIP_TIMEOUT": text})
+    assert str(caught.value).startswith("environment TIGHTSHIP_TIMEOUT: ")
+    assert message in str(caught.value)
+    with pytest.raises(ConfigError, match=r"^command line --tightship-timeout: "):
+        read(tmp_path, cli={"timeout": [text]})
 
 
 # -- thresholds of single kinds ----------------------------------------------------------
@@ -433,6 +608,43 @@ def test_a_marker_sets_the_general_threshold():
 def test_a_marker_sets_thresholds_of_kinds():
     """As a dict."""
     assert marker(threshold={"lamp": "off"}).thresholds == {"lamp": "off"}
+
+
+def test_a_marker_limits_a_test():
+    """By seconds, by a budget's name, or not at all."""
+    place = "t.py::test_a timeout"
+    assert marker(timeout=3).timeouts == {"test": (3, "", place)}
+    assert marker(timeout="admin").timeouts == {"test": (5, "admin", "built in")}
+    assert marker(timeout="off").timeouts == {"test": None}
+
+
+def test_a_marker_limits_phases():
+    """Only those it names."""
+    found = marker(timeout={"call": 3, "teardown": "off", "fixture": "admin"}).timeouts
+    assert found == {
+        "call": (3, "", "t.py::test_a timeout"),
+        "teardown": None,
+        "fixture": (5, "admin", "built in"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (-1, "t.py::test_a timeout: expected more than 0 seconds, or 'off', got -1"),
+        (True, "expected seconds, or 'off', got True"),
+        (None, "expected seconds, or 'off', got None"),
+        ("databse", "t.py::test_a timeout: unknown budget 'databse'; did you mean 'database'"),
+        ({"cal": 3}, "t.py::test_a timeout: unknown phase 'cal'; did you mean 'call'"),
+        ({"session": 3}, "unknown phase 'session'"),
+        ({"call": 0}, "expected more than 0 seconds"),
+    ],
+)
+def test_a_wrong_limit_on_a_marker_is_named_with_its_test(value, message):
+    """And with the nearest match."""
+    with pytest.raises(ConfigError) as caught:
+        marker(timeout=value)
+    assert message in str(caught.value)
 
 
 def test_a_marker_sets_enabled_and_grace():

@@ -88,7 +88,13 @@ class timeout:
         wrapped: Any
         if isinstance(func, (staticmethod, classmethod)):
             return cast("F", type(func)(self(func.__func__)))
-        if not callable(func) or isinstance(func, type) or not hasattr(func, "__name__"):
+        if (
+            not callable(func)
+            or isinstance(func, type)
+            or not hasattr(func, "__name__")
+            or type(func).__module__.startswith("_pytest.")
+            or hasattr(func, "_pytestfixturefunction")  # pytest 8.2 and 8.3
+        ):
             raise TypeError(
                 f"timeout() decorates functions, got {func!r}. "
                 "On a fixture it goes below @pytest.fixture"
@@ -209,6 +215,8 @@ class _Use:
             caught = bool(self._scope.__exit__(kind, exc, tb))
         elif self._task is None:
             hard_timer.release()
+        if ladder is not None and exc is None and self._task is not None:
+            ladder.ask_where()
         ours = ladder is not None and self._is_ours(ladder, exc, caught)
         self._task = self._scope = None
         deadline.find = deadline.cancel = None
@@ -238,7 +246,7 @@ class _Use:
         if isinstance(exc, TightshipTimeout) or not isinstance(exc, Exception):
             return False  # an inner limit that was passed first; somebody wants the end
         # Its own error, perhaps out of what it did when it was cancelled.
-        return bool(ladder.cancels or ladder.interrupts)
+        return ladder.acted
 
 
 def _found(task: weakref.ref[Any], loop: weakref.ref[Any]) -> Running | None:

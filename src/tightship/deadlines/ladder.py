@@ -19,7 +19,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..model import Site
+from ..origin import layer
 from ..runtimes import cancels, interrupt
+from ..runtimes.interrupt import Sent
 from ..runtimes.running import Running, running
 from ..runtimes.sentry import SENTRY
 
@@ -74,7 +76,9 @@ class Ladder:
         self.cancels = 0
         """How often the task was cancelled."""
         self.interrupts = 0
-        """How often an exception was raised in the thread."""
+        """How often we tried to raise an exception in the thread."""
+        self.raised = False
+        """Whether one was raised: signals can be blocked, or be taken by the test."""
         self.blocked: list[Site] = []
         """Where the thread stood before that, innermost first."""
         self.swallowed: Site | None = None
@@ -88,14 +92,15 @@ class Ladder:
         self.waiting: tuple[list[Site], str] = ([], "")
         """Where the task stood when time was up, innermost first, and what it waited for."""
         self.busy = 0.0
-        """How much of a processor the thread used while it did not answer: 0 to 1."""
+        """How much of the time the thread had something to do while it did not answer: 0 to 1."""
         self.had_task = False
         """Whether a task was found, which may be gone by now."""
         self._loop: Any = None
         self._task: weakref.ref[Any] | None = None
         self._runner: weakref.ref[Any] | None = None
         self._before: Any = None
-        self._cpu = (0.0, 0.0)
+        self._asking: Running | None = None
+        self._worked = (0.0, 0.0)
         self._cancelled_at = 0.0
         self._raising = 0.0
         self._stopped = False
@@ -115,6 +120,11 @@ class Ladder:
         """True while the operation goes on."""
         return self.deadline.run == self.run
 
+    @property
+    def acted(self) -> bool:
+        """True if anything reached the operation: else its own outcome counts."""
+        return self.cancels > 0 or self.raised
+
     def give_up(self) -> None:
         """Let nothing happen any more. Called in the operation's thread, when it is over."""
         self._stopped = True
@@ -130,7 +140,7 @@ class Ladder:
         self._look(found)
         if deadline.on_expired is not None:
             self._safely(deadline.on_expired)
-        self._cpu = _cpu_seconds(deadline.thread), SENTRY.now()
+        self._worked = _at_work(deadline.thread), SENTRY.now()
         if deadline.cancel is not None:
             self._cancelled_at = SENTRY.now()
             self._safely(lambda _: deadline.cancel())
@@ -138,12 +148,18 @@ class Ladder:
         elif found is not None:
             self.library = found.library
             if found.library == "trio":
-                return self._ask_trio(found)
-            if found.task is not None:
+                self._asking = found
+            elif found.task is not None:
+                from ..explain.stacks import thread_stack
+
                 self._loop, self._task = found.loop, weakref.ref(found.task)
                 self.had_task = True
                 self._runner = weakref.ref(found.runner) if found.runner is not None else None
-                self.waiting = _waiting(found.task)
+                sites, what = _waiting(found.task)
+                if _of_runtime(found.task, sites):
+                    # asyncio.run(asyncio.sleep(9)): who wrote that stands in the thread's stack.
+                    sites = [*thread_stack(deadline.thread), *sites]
+                self.waiting = sites, what
                 self._mark(found.task)
                 if not self._send(self._cancel):
                     self._loop = None
@@ -159,6 +175,8 @@ class Ladder:
             return now + 0.1
         if self._raising:
             return self._raise_again(now)
+        if self._asking is not None:
+            return self._ask_trio(self._asking, now)
         if not self.deadline.whole:
             return self._climb_beside(now)
         if self._loop is None or self.task is None:
@@ -244,11 +262,10 @@ class Ladder:
 
     def _ask_swallower(self) -> None:
         from ..explain.await_chain import format_waiting
-        from ..explain.swallow import swallower
 
         task = self.task
         if task is not None and not task.done():
-            self.swallowed = swallower(self._before, task) or self.swallowed
+            self._ask_where(task)
             self.resisted = format_waiting(task)
             self._mark(task)
 
@@ -308,13 +325,25 @@ class Ladder:
 
     def _ended(self, task: Any) -> None:
         """See, in the loop's thread, whether a task that was cancelled ended in another way."""
+        if not task.cancelled():
+            self._ask_where(task)
+
+    def ask_where(self) -> None:
+        """See where a task that goes on has swallowed its cancellation; may be asked in it."""
+        task = self.task
+        if not self.cancels:
+            return
+        if task is not None and not task.done():
+            self._ask_where(task)
+        elif self._runner is not None and not self.swallowed:
+            # anyio's task went on after the test, and was cancelled when its loop closed.
+            self._ask_where(None)
+
+    def _ask_where(self, task: Any) -> None:
         from ..explain.swallow import swallower
 
-        if not task.cancelled() and self._before is not None:
-            try:
-                self.swallowed = swallower(self._before, task) or self.swallowed
-            except Exception as exc:
-                SENTRY.on_fault(self.deadline.name, exc)
+        if self._before is not None:
+            self.swallowed = swallower(self._before, task) or self.swallowed
 
     def uncancel(self) -> None:
         """Take our cancellations back from a task that goes on: anyio's runner of all tests."""
@@ -329,7 +358,10 @@ class Ladder:
         """Tell, in the thread, whether it is still to be interrupted."""
         if self._stopped or not self.current or not self.deadline.running:
             return False
-        return self.deadline.whole or self._holds_thread()
+        if not (self.deadline.whole or self._holds_thread()):
+            return False
+        self.raised = True
+        return True
 
     def _raise_first(self, now: float) -> float:
         self._stand()
@@ -348,22 +380,26 @@ class Ladder:
 
     def _raise(self) -> None:
         self.interrupts += 1
-        interrupt.raise_in(self.deadline.thread, self._wanting, as_if_typed=self.library == "trio")
+        sent = interrupt.raise_in(
+            self.deadline.thread, self._wanting, as_if_typed=self.library == "trio"
+        )
+        if sent is Sent.ASYNC:
+            self.raised = True
 
     def _stand(self) -> None:
         """Note where the thread stands, and whether it works or waits there."""
         from ..explain.stacks import thread_stack
 
         self.blocked = thread_stack(self.deadline.thread)
-        used, since = self._cpu
+        used, since = self._worked
         now = SENTRY.now()
         if now > since:
-            self.busy = (_cpu_seconds(self.deadline.thread) - used) / (now - since)
+            self.busy = (_at_work(self.deadline.thread) - used) / (now - since)
 
-    def _ask_trio(self, found: Running) -> float:
+    def _ask_trio(self, found: Running, now: float) -> float:
         """Cancel where there is a scope; else let trio raise where it knows that this is safe."""
         self._stand()
-        now = self._raising = SENTRY.now()
+        self._raising = now
         if found.cancel is None:
             self._raise()
         else:
@@ -390,8 +426,26 @@ def _waiting(task: Any) -> tuple[list[Site], str]:
     return stack, ", and that for ".join(words)
 
 
-def _cpu_seconds(ident: int) -> float:
-    """Return the processor time that a thread has used."""
+def _of_runtime(task: Any, sites: list[Site]) -> bool:
+    """Tell whether all that a task runs is a coroutine of the standard library or a framework."""
+    code = getattr(task.get_coro(), "cr_code", None)
+    if code is None or layer(code.co_filename) < 2:
+        return False
+    return not sites or (len(sites) == 1 and sites[0].function == code.co_qualname)
+
+
+def _at_work(ident: int) -> float:
+    """Return the seconds that a thread has had something to do: it ran, or waited its turn.
+
+    The latter makes a difference where machines are full.
+    """
+    native = getattr(threading._active.get(ident), "native_id", None)  # type: ignore[attr-defined]
+    try:
+        with open(f"/proc/self/task/{native}/schedstat", "rb") as file:
+            ran, waited = file.read().split()[:2]
+        return (int(ran) + int(waited)) / 1e9
+    except (OSError, ValueError):  # not Linux, or without these figures
+        pass
     try:
         return time.clock_gettime(time.pthread_getcpuclockid(ident))
     except (AttributeError, OSError):  # no such clock on this system; no such thread

@@ -75,7 +75,7 @@ def judge(ladder: Ladder, *, returned: bool) -> _Judged:
         )
     if ladder.library == "trio":
         return _of_trio(ladder)
-    if ladder.interrupts:
+    if ladder.raised or (ladder.interrupts and not ladder.end):
         return _blocked(ladder, held)
     if ladder.cancels:
         if what.startswith("a task group of"):

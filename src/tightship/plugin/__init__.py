@@ -136,8 +136,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     session: Any = config.pluginmanager.get_plugin("tightship-session")
     if session is not None:
         config.pluginmanager.unregister(session)
-        names = ("tightship-controller", "tightship-reports", "tightship-beside-timeout")
-        for name in names:
+        for name in (
+            "tightship-controller",
+            "tightship-reports",
+            "tightship-beside-timeout",
+            "tightship-fixture-limits",
+        ):
             if config.pluginmanager.has_plugin(name):
                 plugin: Any = config.pluginmanager.unregister(name=name)
                 if name == "tightship-controller":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import faulthandler
 import signal
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from math import inf
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from ..deadlines.current import BUDGETS, USES
 from ..deadlines.deadline import Deadline
 from ..runtimes import hard_timer
 from ..runtimes.sentry import SENTRY
+from .cut_short import put_back, remember, seen_by_pytest
 from .status import STATUS
 
 if TYPE_CHECKING:
@@ -31,7 +33,9 @@ __all__ = ["Deadlines", "limits_of"]
 _SLACK = 15.0
 
 _NONE = Budget(float("inf"))
-_NO_LIMITS: dict[str, Budget | None] = dict.fromkeys(("test", "setup", "call", "teardown"))
+#: What a marker can limit.
+_PHASES = ("test", "setup", "call", "teardown", "fixture")
+_NO_LIMITS: dict[str, Budget | None] = dict.fromkeys(_PHASES)
 
 
 class Deadlines:
@@ -43,26 +47,31 @@ class Deadlines:
 
     def __init__(self, session: TightshipSession) -> None:
         self.session = session
+        self.loops = session.watch.loops.open
         timeouts = session.settings.timeouts
-        self._defaults = {k: timeouts.get(k) for k in ("test", "setup", "call", "teardown")}
+        self._defaults = {k: timeouts.get(k) for k in _PHASES}
         self._plain = not any(self._defaults[k] for k in ("setup", "call", "teardown"))
-        self.fixture = timeouts.get("fixture")
         self._session = timeouts.get("session")
         self._session_due: float | None = None
         self.uses: list[tuple[str, float, float, str]] = []
         self.deadline = Deadline(
             "",
             _NONE,
-            loops=session.watch.loops.open,
+            loops=self.loops,
             on_expired=self._expired,
-            on_last=self._last,
+            on_last=self.end_process,
             on_debugger=self.disarm_hard,
         )
         self._limits = self._defaults
         self._test_due: float | None = None
+        self._began = 0.0
+        self._used: dict[tuple[str, float], int] = {}
+        """The test's entry in `uses` for each named budget."""
         self._phase = ""
         self._item: pytest.Item | None = None
         self._words = ""
+        self._of_fixtures: list[TightshipTimeout] = []
+        """Of fixtures whose teardown took too long: told when all of them are torn down."""
         # For code that never lets the interpreter go: faulthandler writes where it is.
         self._hard = hard_timer.HardTimer(signal.SIGABRT)
         self._hard_due = 0.0
@@ -115,33 +124,42 @@ class Deadlines:
         self._item = item
         self._limits = limits = self._defaults if limits is None else limits
         budget = limits["test"]
-        self._test_due = None if budget is None else SENTRY.now() + budget.seconds
+        self._began = now = SENTRY.now()
+        self._test_due = None if budget is None else now + budget.seconds
+        self._used = {}
         self.phase("setup")
 
     def phase(self, phase: str) -> None:
         """Say that a part of the test begins."""
         deadline = self.deadline
-        self._phase = phase
-        if phase == "call" and deadline.due is not None and self._plain:
+        limits = self._limits
+        if phase == "call" and self._plain and limits is self._defaults and deadline.due:
+            self._phase = phase
             deadline.running = True  # the same limit goes on
             return
-        limits = self._limits
-        now = SENTRY.now()
+        if deadline.due is not None:
+            self._part_used()
+            deadline.finish()
+        self._phase = phase
+        began = now = SENTRY.now()
+        budget = limits["test"]
         if phase == "teardown":
-            budget = limits["test"]
             due = None if budget is None else now + budget.seconds
         else:
-            budget, due = limits["test"], self._test_due
+            began, due = self._began, self._test_due
         own = limits[phase]
         if own is not None and (due is None or now + own.seconds < due):
-            budget, due = own, now + own.seconds
+            budget, began, due = own, now, now + own.seconds
         if self._session_due is not None and (due is None or self._session_due < due):
+            assert self._session is not None
             budget, due = self._session, self._session_due
+            began = due - budget.seconds
         if budget is None or due is None:
             self.disarm_hard()
             return
         deadline.budget = budget
         deadline.start(due - now)
+        deadline.started = began
         if due > self._hard_due - _SLACK:
             self._arm_hard(now, due)
 
@@ -178,29 +196,113 @@ class Deadlines:
         deadline = self.deadline
         if deadline.due is None:
             return
+        self._part_used()
         ladder = deadline.finish()
-        if deadline.budget.name:
-            taken = SENTRY.now() - deadline.started
-            self.uses.append((deadline.budget.name, deadline.budget.seconds, taken, self._name()))
         if ladder is not None:  # it was only in our own lines
             ladder.uncancel()
 
-    def verdict(self, exc: BaseException | None) -> TightshipTimeout | None:
-        """Return what to raise after a part, if time was up in it."""
+    def _part_used(self) -> None:
+        """Note how much of a named budget was used.
+
+        A test is one use of its budget: set-up and call together, or its teardown, which has
+        the same again, if that took longer.
+        """
+        budget = self.deadline.budget
+        if not budget.name or budget is self._session:
+            return
+        taken = SENTRY.now() - self.deadline.started
+        use = budget.name, budget.seconds, taken, self._name()
+        number = self._used.setdefault(use[:2], len(self.uses))
+        if number == len(self.uses):
+            self.uses.append(use)
+        elif taken > self.uses[number][2]:
+            self.uses[number] = use
+
+    def time_up(self, exc: BaseException | None) -> TightshipTimeout | None:
+        """Return what to raise after a set-up or a call, if time was up in it."""
+        error = self._verdict(exc)
+        if error is not None and exc is not None:
+            remember(exc, error)
+        return error
+
+    def _verdict(self, exc: BaseException | None) -> TightshipTimeout | None:
         deadline = self.deadline
         if not deadline.expired or deadline.due is None:
             return None
+        self._part_used()
         ladder = deadline.finish()
         if ladder is None:
             return None
-        ladder.uncancel()
         exc = exc or self._unittest_error()
-        if exc is not None and not (ladder.cancels or ladder.interrupts):
+        if exc is None:
+            ladder.ask_where()  # a task that runs all tests is still there
+        ladder.uncancel()
+        if exc is not None and (not ladder.acted or _wants_the_end(exc, ladder)):
             return None  # nothing had been done to it yet: its own outcome counts
         return self._error(ladder, returned=exc is None)
 
-    def _what(self, item: pytest.Item) -> str:
-        return f"{item.name} ({self._words or self._phase})"
+    def go_on(self, exc: BaseException | None, state: Any, nextitem: Any) -> BaseException | None:
+        """Return what to raise after a teardown, and see to it that all of it has run.
+
+        What time was up for is ended by exceptions that pytest stops at: we go on then, with
+        the whole limit again.
+
+        Args:
+            exc: what the teardown raised.
+            state: pytest's ``SetupState``.
+            nextitem: the test that is next.
+        """
+        errors: list[BaseException] = []
+        while True:
+            timeouts = self._teardown_timeouts(exc)
+            errors += timeouts
+            if exc is None or not timeouts:
+                break
+            if seen_by_pytest(exc):
+                exc = None
+                break
+            errors += put_back(exc, state)
+            exc = None
+            self.phase("teardown")
+            try:
+                with self._captured():
+                    state.teardown_exact(nextitem)
+            except BaseException as another:
+                exc = another
+            self.deadline.running = False
+        if not errors or (exc is not None and not seen_by_pytest(exc)):
+            return exc
+        if exc is not None:
+            errors.append(exc)
+        if len(errors) == 1:
+            return errors[0]
+        return BaseExceptionGroup("errors during test teardown", errors)
+
+    def _captured(self) -> AbstractContextManager[None]:
+        """Capture what is written, as it is during the teardown that pytest began."""
+        capture: Any = self.session.config.pluginmanager.get_plugin("capturemanager")
+        item = self._item
+        return (
+            nullcontext()
+            if capture is None or item is None
+            else capture.item_capture("teardown", item)
+        )
+
+    def _teardown_timeouts(self, exc: BaseException | None) -> list[TightshipTimeout]:
+        error = self._verdict(exc)
+        found = [*self._of_fixtures, *([error] if error is not None else ())]
+        self._of_fixtures.clear()
+        return found
+
+    def leftover(self) -> None:
+        """Begin the teardown of what is still set up when the run ends early."""
+        self._item, self._limits, self._test_due = None, self._defaults, None
+        self._words = ""
+        self._session_due = None  # it is over
+        self.phase("teardown")
+
+    def _what(self) -> str:
+        return f"{self._test_name()} ({self._words or self._phase})"
 
     def _unittest_error(self) -> BaseException | None:
         """Return what a `unittest` test raised: pytest keeps that for its report."""
@@ -216,14 +318,13 @@ class Deadlines:
 
         session = self.session
         item = self._item
-        assert item is not None
-        if ladder.budget is self._session:
+        if ladder.budget is self._session and item is not None:
             item.session.shouldstop = f"tightship: the run took longer than {self._session}"
         error = timeout_error(
             ladder,
-            what=self._what(item),
-            owner=item.name,
-            nodeid=item.nodeid,
+            what=self._what(),
+            owner=item.name if item is not None else "",
+            nodeid=self._name(),
             returned=returned,
             resources=self._open(),
         )
@@ -257,71 +358,75 @@ class Deadlines:
 
     # -- fixtures ----------------------------------------------------------------------------
 
-    def around_fixture(self, fixturedef: Any) -> Generator[None, Any, Any]:
-        """Limit a fixture's set-up, and its teardown."""
-        assert self.fixture is not None
-        name = f"fixture '{fixturedef.argname}' ({fixturedef.scope})"
-        deadline = self._for_fixture(f"the set-up of {name}")
-        ending = self._for_fixture(f"the teardown of {name}")
-        # Finalizers run in the reverse order: this one after the fixture's own.
-        fixturedef.addfinalizer(lambda: self._fixture_over(ending, None))
-        deadline.start()
-        try:
-            value = yield
-        except BaseException as exc:
-            self._fixture_over(deadline, exc)
-            raise
-        self._fixture_over(deadline, None)
-        fixturedef.addfinalizer(ending.start)
-        return value
+    @property
+    def fixture(self) -> Budget | None:
+        """The limit of each fixture of the test that runs."""
+        return self._limits["fixture"]
 
-    def _for_fixture(self, what: str) -> Deadline:
-        assert self.fixture is not None
-        return Deadline(
-            what,
-            self.fixture,
-            loops=self.session.watch.loops.open,
-            on_last=self._last,
-        )
+    def torn_down(self, ending: Deadline) -> None:
+        """Say that a fixture's own teardown is over."""
+        # Raised later: whatever else was raised is just being collected.
+        error = self.fixture_over(ending, None)
+        if error is not None:
+            self._of_fixtures.append(error)
 
-    def _fixture_over(self, deadline: Deadline, exc: BaseException | None) -> None:
+    def fixture_over(
+        self, deadline: Deadline, exc: BaseException | None
+    ) -> TightshipTimeout | None:
+        """Say that a fixture's set-up or teardown is over; return what to raise, if anything."""
         if deadline.due is None:
-            return
+            return None
         ladder = deadline.finish()
         deadline.close()
+        what = f"{self._test_name()} ({deadline.what})"
+        if deadline.budget.name:
+            taken = SENTRY.now() - deadline.started
+            self.uses.append((deadline.budget.name, deadline.budget.seconds, taken, what))
         if ladder is None:
-            return
+            return None
         ladder.uncancel()
-        if exc is not None and not (ladder.cancels or ladder.interrupts):
-            return
+        if exc is not None and (not ladder.acted or _wants_the_end(exc, ladder)):
+            return None
         from ..deadlines.verdict import timeout_error
 
         item = self._item
         error = timeout_error(
             ladder,
+            what=what,
             owner=item.name if item is not None else "",
             nodeid=self._name(),
             returned=exc is None,
         )
         self.session.timed_out(error)
-        raise error from exc
+        return error
+
+    def _test_name(self) -> str:
+        return self._item.name if self._item is not None else "the session"
 
     # -- in the sentry's thread -------------------------------------------------------------------
 
     def _expired(self, ladder: Ladder) -> None:
         self._words = fixture_words(ladder.deadline.thread)
 
-    def _last(self, ladder: Ladder) -> None:
+    def end_process(self, ladder: Ladder) -> None:
         """End the process: nothing else can."""
-        from .last import end_process
+        from . import last
 
         item = self._item
-        end_process(
+        last.end_process(
             self.session,
             ladder,
-            what=self._what(item) if item is not None else ladder.what,
+            what=self._what(),
             item=item,
         )
+
+
+def _wants_the_end(exc: BaseException, ladder: Ladder) -> bool:
+    """Tell whether somebody wants to end the run: it isn't our time that is up then."""
+    if isinstance(exc, (SystemExit, pytest.exit.Exception)):
+        return True
+    # trio is asked to raise what Ctrl-C raises.
+    return type(exc) is KeyboardInterrupt and ladder.library != "trio"
 
 
 def fixture_words(ident: int) -> str:
@@ -361,10 +466,10 @@ def limits_of(item: pytest.Item, session: TightshipSession) -> dict[str, Budget 
             else:
                 found["call" if func_only else "test"] = budget
     if budgets.override is not None:
-        found["test"] = budgets.override
+        found = {"test": budgets.override}
     # Where Tightship is off, only what a marker asks for holds.
     others = session.settings.timeouts if session.attempt is not None else {}
-    return {k: found.get(k, others.get(k)) for k in ("test", "setup", "call", "teardown")}
+    return {k: found.get(k, others.get(k)) for k in _PHASES}
 
 
 def _of_pytest_timeout(mark: pytest.Mark) -> tuple[object, bool]:

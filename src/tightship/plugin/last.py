@@ -93,7 +93,7 @@ def _finish(session: TightshipSession, error: TightshipTimeout, item: pytest.Ite
         location=item.location,
         keywords={item.name: 1},
         outcome="failed",
-        longrepr=timeout_longrepr(error, item),
+        longrepr=timeout_longrepr([error], item),
         when="call",
         sections=_captured(config),
         duration=error.elapsed,

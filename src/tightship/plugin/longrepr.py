@@ -28,19 +28,20 @@ def longrepr(findings: Sequence[Finding], limit: int, path: str, line: int) -> A
     return native(terminal.report(findings, limit), place, terminal.one_line(findings))
 
 
-def timeout_longrepr(error: Any, item: Any) -> Any:
+def timeout_longrepr(errors: Sequence[Any], item: Any) -> Any:
     """Return what is shown for a test whose time was up.
 
     Args:
-        error: the `TightshipTimeout`.
+        errors: each `TightshipTimeout`: one, or those of several fixtures.
         item: the test.
     """
-    made = error.finding.made
+    finding = errors[0].finding
+    made = finding.made
     path, line, _ = item.location
     place = (made.file, made.line) if made is not None else (path, (line or 0) + 1)
-    finding = error.finding
     # pytest names the test before it: what is new comes first.
-    return native(error.report, place, f"{finding.tail} ({_part(finding.subject)})")
+    headline = f"{finding.tail} ({_part(finding.subject)})"
+    return native("\n\n".join(error.report for error in errors), place, headline)
 
 
 def _part(subject: str) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ..config import MarkerPolicy
-from ..model import Verdict
+from ..model import Finding, Verdict
 from ..policy import group
 from ..reporters import terminal
 from .longrepr import longrepr, timeout_longrepr
@@ -43,7 +43,7 @@ class Reports:
         """Put findings into the report of the teardown, where nothing swallows them."""
         report = yield
         session = self.session
-        if session.timeouts and call.excinfo is not None:
+        if call.excinfo is not None:
             self._timed_out(item, report, call.excinfo.value)
         beside = session.beside
         if beside is not None and beside.lines and report.failed:
@@ -55,10 +55,11 @@ class Reports:
             return report
         attempt, session.attempt = session.attempt, None
         try:
-            if attempt is not None and (attempt.findings or session.timeouts):
-                self._judge(item, report, attempt)
+            judged: list[Finding] = []
+            if session.timeouts or (attempt is not None and attempt.findings):
+                judged = self._judge(item, report, attempt)
             if session.journal is not None:
-                self._write(item, report, attempt)
+                self._write(item, report, judged, watched=attempt is not None)
         except Exception as exc:
             session.fault("report", exc)
         finally:
@@ -68,29 +69,40 @@ class Reports:
 
     def _timed_out(self, item: pytest.Item, report: pytest.TestReport, exc: BaseException) -> None:
         """Show the diagnosis instead of a traceback through pytest's own lines."""
-        for finding in self.session.timeouts:
-            if getattr(exc, "finding", None) is finding and report.failed:
-                report.longrepr = timeout_longrepr(exc, item)
+        errors = exc.exceptions if isinstance(exc, BaseExceptionGroup) else (exc,)
+        findings = [getattr(error, "finding", None) for error in errors]
+        if not all(f is not None and f.nodeid for f in findings):
+            return  # of a block in a test, which its traceback shows; or there is more to it
+        if report.failed:
+            report.longrepr = timeout_longrepr(errors, item)
+        elif hasattr(report, "wasxfail"):
+            for finding in self.session.timeouts:
+                if finding in findings:
+                    finding.verdict, finding.reason = Verdict.NOTE, "the test is marked xfail"
 
-    def _judge(self, item: pytest.Item, report: pytest.TestReport, attempt: Attempt) -> None:
+    def _judge(
+        self, item: pytest.Item, report: pytest.TestReport, attempt: Attempt | None
+    ) -> list[Finding]:
         session = self.session
-        judged = session.policy.judge(
-            group(attempt.findings),
-            nodeid=report.nodeid,
-            # Whoever got here is watched: the closest marker or the fixture says so.
-            markers=[*session.markers(item), JUDGED],
-            expectations=attempt.expectations,
-            own_failure=attempt.has_failed(item) or report.failed,
-        )
-        if attempt.timed_out:
-            # What it left is what it was doing when it was stopped. Later tests aren't told of
-            # it either, since it has been found.
-            judged = [f for f in judged if f.verdict is not Verdict.NOTE]
-        judged = [*session.timeouts, *judged]
+        judged: list[Finding] = []
+        if attempt is not None:
+            judged = session.policy.judge(
+                group(attempt.findings),
+                nodeid=report.nodeid,
+                # Whoever got here is watched: the closest marker or the fixture says so.
+                markers=[*session.markers(item), JUDGED],
+                expectations=attempt.expectations,
+                own_failure=attempt.has_failed(item) or report.failed,
+            )
+            if attempt.timed_out:
+                # What it left is what it was doing when it was stopped. Later tests aren't told
+                # of it either, since it has been found.
+                judged = [f for f in judged if f.verdict is not Verdict.NOTE]
+            attempt.findings = judged
+        leaks, judged = judged, [*session.timeouts, *judged]
         session.timeouts = []
-        attempt.findings = judged
-        shown = [f for f in judged if f.verdict is not Verdict.ALLOWED and f.kind != "timeout"]
-        failing = [f for f in judged if f.verdict is Verdict.FAIL and f.kind != "timeout"]
+        shown = [f for f in leaks if f.verdict is not Verdict.ALLOWED]
+        failing = [f for f in leaks if f.verdict is Verdict.FAIL]
         session.told(report, judged)
         limit = session.settings.max_findings
         if failing and report.outcome != "failed":
@@ -101,6 +113,7 @@ class Reports:
         if shown:
             # pytest shows a teardown's sections by this word.
             report.sections.append(("tightship after teardown", terminal.report(shown, limit)))
+        return judged
 
     def _note(self, report: pytest.TestReport) -> None:
         """Keep what the journal says of a test's phases."""
@@ -113,14 +126,16 @@ class Reports:
         if outcome != "passed" and self._outcome != "failed":
             self._outcome = outcome
 
-    def _write(self, item: pytest.Item, report: pytest.TestReport, attempt: Attempt | None) -> None:
+    def _write(
+        self, item: pytest.Item, report: pytest.TestReport, judged: list[Finding], *, watched: bool
+    ) -> None:
         session = self.session
         record: dict[str, Any] = {
             "event": "test",
             "nodeid": report.nodeid,
             "outcome": "failed" if report.failed else self._outcome,
-            "findings": [] if attempt is None else [f.to_dict() for f in attempt.findings],
-            "watched": attempt is not None,
+            "findings": [f.to_dict() for f in judged],
+            "watched": watched,
             "seconds": round(self._seconds, 4),
             "attempt": getattr(item, "execution_count", 1),
             "pid": os.getpid(),

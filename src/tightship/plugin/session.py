@@ -164,6 +164,8 @@ class TightshipSession:
 
             self.beside = BesidePytestTimeout(self)
             self.config.pluginmanager.register(self.beside, "tightship-beside-timeout")
+        if self.settings.timeouts.get("fixture") is not None:
+            self._limit_fixtures()
         # What lies below tmp_path is pytest's to remove.
         self.watch.patch.after_result(
             pytest.TempPathFactory, "getbasetemp", lambda path: ROOTS.add(str(path))
@@ -182,6 +184,14 @@ class TightshipSession:
             from .loops import watch_loops
 
             self.loopwatch = watch_loops(self)
+
+    def _limit_fixtures(self) -> None:
+        """Count the time of single fixtures: somebody limits it."""
+        from .fixture_limits import FixtureLimits
+
+        name = "tightship-fixture-limits"
+        if not self.config.pluginmanager.has_plugin(name):
+            self.config.pluginmanager.register(FixtureLimits(self.deadlines), name)
 
     def close(self) -> None:
         """Stop watching and undo everything."""
@@ -250,6 +260,8 @@ class TightshipSession:
                 budgets=self.settings.budgets,
             )
             self._parsed[key] = known = mark, parsed
+            if "fixture" in parsed.timeouts:
+                self._limit_fixtures()
         return known[1]
 
     def markers(self, item: pytest.Item) -> list[MarkerPolicy]:
@@ -328,6 +340,8 @@ class TightshipSession:
         elif not self._marked:
             deadlines.nobody()
             return (yield)
+        else:
+            deadlines.install()
         deadlines.setup(item, limits_of(item, self) if self._marked else None)
         try:
             result = yield
@@ -353,7 +367,9 @@ class TightshipSession:
         return result
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
+    def pytest_runtest_teardown(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> Generator[None, Any, Any]:
         """Say that the test has ended, after all fixtures that end with it have."""
         deadlines = self.deadlines
         deadlines.phase("teardown")
@@ -361,10 +377,15 @@ class TightshipSession:
             try:
                 result = yield
             except BaseException as exc:
-                self._time_up(exc)
-                raise
+                deadlines.part_over()
+                error = deadlines.go_on(exc, item.session._setupstate, nextitem)
+                if error is None or error is exc:
+                    raise
+                raise error from exc
             if deadlines.part_over():
-                self._time_up(None)
+                error = deadlines.go_on(None, item.session._setupstate, nextitem)
+                if error is not None:
+                    raise error
             return result
         finally:
             deadlines.over()
@@ -377,10 +398,10 @@ class TightshipSession:
 
     def _time_up(self, exc: BaseException | None) -> None:
         """Raise, if time was up in the part of a test that has just ended."""
-        error = self.deadlines.verdict(exc)
+        error = self.deadlines.time_up(exc)
         if error is not None:
             raise error from exc
-        if self.beside is not None and self.beside.lines:
+        if (self.beside is not None and self.beside.lines) or hasattr(exc, "finding"):
             self._report()
 
     def timed_out(self, error: TightshipTimeout) -> None:
@@ -496,7 +517,7 @@ class TightshipSession:
         if watching:
             self.watch.begin(owner)
         try:
-            return (yield)
+            return (yield from self._last_teardown(session))
         finally:
             for report, findings in self._judged:
                 # Whether an attempt was run again is known only after it was reported.
@@ -529,6 +550,32 @@ class TightshipSession:
                         ],
                     }
                 )
+
+    def _last_teardown(self, session: pytest.Session) -> Generator[None, Any, Any]:
+        """Limit the time of what is torn down only now, since the run ends early."""
+        state = getattr(session, "_setupstate", None)
+        if state is None or not state.stack or self.ended:
+            return (yield)
+        deadlines = self.deadlines
+        deadlines.leftover()
+        result = None
+        try:
+            try:
+                result = yield
+                raised = None
+            except BaseException as exc:
+                raised = exc
+            deadlines.part_over()
+            error = deadlines.go_on(raised, state, None)
+            if error is not None and not self.timeouts:
+                raise error
+            # There is no test left to report it.
+            self.findings += self.timeouts
+            self.timeouts = []
+            return result
+        finally:
+            deadlines.over()
+            deadlines.disarm_hard()
 
     def _late(self, session: pytest.Session, owner: Owner) -> list[Finding]:
         self.watch.wide_ended(owner)

@@ -11,13 +11,22 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from enum import Enum
 from types import FrameType
 from typing import Any
 
 from . import hard_timer
 from .loops import current_task
 
-__all__ = ["Interrupt", "InterruptTask", "give_up", "raise_in"]
+__all__ = ["Interrupt", "InterruptTask", "Sent", "give_up", "raise_in"]
+
+
+class Sent(Enum):
+    """How an exception was sent to a thread."""
+
+    SIGNAL = "the signal is on its way, and asks first"
+    ASYNC = "it will be raised at the next line of Python"
+    NOT = "that is impossible"
 
 
 class Interrupt(KeyboardInterrupt):
@@ -39,6 +48,7 @@ class _Want:
     def __init__(self, as_if_typed: bool) -> None:
         self.as_if_typed = as_if_typed
         self.gentle = 0
+        self.sent = Sent.SIGNAL
 
 
 #: Asked in the main thread when our signal arrives: those that still want to interrupt.
@@ -68,12 +78,13 @@ hard_timer.on_signal(_arrived)
 
 def give_up(wants: Callable[[], bool], ident: int) -> None:
     """Interrupt a thread no more, not even by an exception that hasn't been raised yet."""
-    if _WANTING.pop(wants, None) is None and ident != threading.main_thread().ident:
+    how = _WANTING.pop(wants, None)
+    if how is None or how.sent is Sent.ASYNC:
         _set_async(ident, None)
 
 
-def raise_in(ident: int, wants: Callable[[], bool], *, as_if_typed: bool = False) -> bool:
-    """Raise `Interrupt` in a thread; return False if that can't be done.
+def raise_in(ident: int, wants: Callable[[], bool], *, as_if_typed: bool = False) -> Sent:
+    """Raise `Interrupt` in a thread, and say how that is done.
 
     Args:
         ident: the thread.
@@ -81,16 +92,19 @@ def raise_in(ident: int, wants: Callable[[], bool], *, as_if_typed: bool = False
         as_if_typed: let a library's own handler of Ctrl-C decide where to raise
             `KeyboardInterrupt`.
     """
-    if ident != threading.main_thread().ident:
-        return not as_if_typed and _set_async(ident, Interrupt)
-    if not hasattr(signal, "pthread_kill") or not hard_timer.listening():
-        return False
-    _WANTING.setdefault(wants, _Want(as_if_typed))
-    try:
-        signal.pthread_kill(ident, hard_timer.SIGNAL)
-    except OSError:
-        return False
-    return True
+    if ident == threading.main_thread().ident:
+        how = _WANTING.setdefault(wants, _Want(as_if_typed))
+        if hasattr(signal, "pthread_kill") and hard_timer.listening():
+            try:
+                signal.pthread_kill(ident, hard_timer.SIGNAL)
+            except OSError:
+                return Sent.NOT
+            return Sent.SIGNAL
+        # A test has taken our signal for itself.
+        how.sent = Sent.ASYNC
+    if as_if_typed or not _set_async(ident, Interrupt):
+        return Sent.NOT
+    return Sent.ASYNC
 
 
 def _set_async(ident: int, exc: Any) -> bool:
