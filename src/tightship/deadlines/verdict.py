@@ -241,7 +241,8 @@ def _picture(ladder: Ladder, resources: list[str]) -> list[str]:
     if ladder.picture is not None:
         from ..explain.picture import render
 
-        lines += ["", f"when time was up, {ladder.at - ladder.started:.2f} s after it began:"]
+        when = "at that moment" if ladder.forecast else "when time was up"
+        lines += ["", f"{when}, {ladder.at - ladder.started:.2f} s after it began:"]
         lines += ["  " + line for line in render(ladder.picture)]
     if resources:
         lines += ["  still open"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import signal
 import sys
+from _thread import get_ident
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from math import inf
@@ -31,6 +32,11 @@ __all__ = ["Deadlines", "limits_of"]
 
 #: Seconds after a deadline, all rungs of the ladder and more, before the system ends the process.
 _SLACK = 15.0
+
+_PROOF = (
+    "no callback was ready, no timer set, no descriptor watched, no signal handled, and no other "
+    "thread could act"
+)
 
 _NONE = Budget(float("inf"))
 #: What a marker can limit.
@@ -156,12 +162,15 @@ class Deadlines:
             began = due - budget.seconds
         if budget is None or due is None:
             self.disarm_hard()
-            return
+            if self.session.forecast is None:
+                return
+            # Without a limit, but it may turn out that it can never end.
+            budget, due = _NONE, inf
+        elif due > self._hard_due - _SLACK:
+            self._arm_hard(now, due)
         deadline.budget = budget
         deadline.start(due - now)
         deadline.started = began
-        if due > self._hard_due - _SLACK:
-            self._arm_hard(now, due)
 
     def _arm_hard(self, now: float, due: float) -> None:
         """Let the system end the process long after a deadline that even we can't watch.
@@ -179,6 +188,12 @@ class Deadlines:
         if self._hard_due:
             self._hard.arm(0)
             self._hard_due = 0.0
+
+    def foretell(self, loop: Any) -> None:
+        """Let time be up at once: nothing can wake this loop any more. Called in its thread."""
+        deadline = self.deadline
+        if deadline.running and deadline.thread == get_ident():
+            deadline.fail_now(deadline.run, _PROOF)
 
     def part_over(self) -> bool:
         """Say that a part is over, and the test goes on; True if its time is up."""

@@ -184,6 +184,8 @@ class TightshipSession:
             from .loops import watch_loops
 
             self.loopwatch = watch_loops(self)
+            if self.forecast is not None:
+                self.forecast.on_stuck = self.deadlines.foretell
 
     def _limit_fixtures(self) -> None:
         """Count the time of single fixtures: somebody limits it."""
