@@ -73,6 +73,13 @@ async def test_finally_waits_for_ever():
         await asyncio.sleep(100)
 
 
+async def test_blocks_while_cancelled():
+    try:
+        await asyncio.sleep(100)
+    finally:  # here: blocks_while_cancelled
+        time.sleep(100)
+
+
 async def test_sleep_in_the_loop():
     time.sleep(100)  # here: sleep_in_the_loop
 
@@ -391,6 +398,7 @@ CORPUS = {
     "swallows_once": ("swallowed-cancellation", "and returned as if nothing had happened"),
     "swallows_for_ever": ("swallowed-cancellation", "cancelled twice"),
     "finally_waits_for_ever": ("swallowed-cancellation", "cancelled twice"),
+    "blocks_while_cancelled": ("swallowed-cancellation", "cancelled once"),
     "sleep_in_the_loop": ("blocked-loop", "its thread was waiting in time.sleep(100)"),
     "busy_in_the_loop": ("blocked-loop", "its thread was working in while True: pass"),
     "children": ("children-still-run", "task 'straggler'"),

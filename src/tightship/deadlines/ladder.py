@@ -102,6 +102,7 @@ class Ladder:
         self._asking: Running | None = None
         self._worked = (0.0, 0.0)
         self._cancelled_at = 0.0
+        self._sent = self._taken = 0  # what the loop was asked to call, and what it has called
         self._raising = 0.0
         self._stopped = False
 
@@ -186,6 +187,8 @@ class Ladder:
         if now - self._cancelled_at < Grace.cancel:
             return now + 0.05
         self._ask_swallower()
+        if self._taken < self._sent:  # it did answer, but something blocks the loop now
+            return self._raise_first(now)
         if self.cancels < Grace.rounds and self._send(self._cancel):
             self._cancelled_at = now
             return now + 0.05
@@ -200,8 +203,9 @@ class Ladder:
         unless it is the operation itself that holds it."""
         if self._loop is None or self.task is None:
             return now + Grace.cancel
-        if not self.answered:
-            if now - self.at >= Grace.answer and self._holds_thread():
+        if self._taken < self._sent:
+            since = self._cancelled_at or self.at
+            if now - since >= Grace.answer and self._holds_thread():
                 return self._raise_first(now)
             return now + 0.05
         if now - self._cancelled_at >= Grace.cancel:
@@ -274,10 +278,12 @@ class Ladder:
             self._loop.call_soon_threadsafe(call)
         except Exception:  # closed meanwhile, or none that we know
             return False
+        self._sent += 1
         return True
 
     def _cancel(self) -> None:
         """Cancel the task, in its loop's thread."""
+        self._taken += 1
         now = SENTRY.now()
         self.answered = self.answered or now
         self._cancelled_at = now
@@ -299,6 +305,7 @@ class Ladder:
         Nothing is raised in the task. Code that catches all would go on with that too, and
         perhaps without ever coming back to its loop.
         """
+        self._taken += 1
         self._cancelled_at = SENTRY.now()
         if not self._stopped and self.deadline.running:
             self._abandon()

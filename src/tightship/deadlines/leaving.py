@@ -59,13 +59,20 @@ class _Exit:
         if waited < self.limit:
             return self._began + self.limit
         status = self.status
+        children = _children()
+        others = f", and its child processes ({len(children)}) with it" if children else ""
         _write(
             [
                 f"tightship: Python did not end within {self.limit:g} s after the last test, so "
-                f"the process was ended, with status {status} "
+                f"the process was ended, with status {status}{others} "
                 "(the setting is timeouts.exit; --tightship-timeout=exit=off waits for ever)"
             ]
         )
+        for child in children:  # they were waited for: nobody wants them to outlive us
+            try:
+                child.kill()
+            except (OSError, ValueError, AttributeError):
+                pass
         os._exit(status)
 
     def _who_is_left(self) -> list[str]:
@@ -84,7 +91,7 @@ class _Exit:
                 lines.append(f"    at       {format_stack(stack)}")
         for child in _children():
             found += 1
-            lines.append(f"  {child}")
+            lines.append(f"  child process {child.pid} '{child.name}' of multiprocessing")
         stack = thread_stack(main.ident or 0)
         if stack:
             lines.append(f"  and the main thread is at {format_stack(stack)}")
@@ -142,12 +149,13 @@ def _noted() -> list[_Born]:
     return found
 
 
-def _children() -> list[str]:
+def _children() -> list[Any]:
+    """Return the child processes that Python waits for."""
     multiprocessing = sys.modules.get("multiprocessing.process")
     if multiprocessing is None:
         return []
     return [
-        f"child process {child.pid} '{child.name}' of multiprocessing"
+        child
         for child in list(getattr(multiprocessing, "_children", ()))
         if child.exitcode is None and not child.daemon
     ]

@@ -61,7 +61,7 @@ def judge(ladder: Ladder, *, returned: bool) -> _Judged:
         end = "; in the end its loop was stopped" if ladder.stopped else ""
         return _Judged(
             "swallowed-cancellation",
-            f"cancelled {_times(Grace.rounds)}, swallowed {where}{after}{end}",
+            f"cancelled {_times(ladder.cancels)}, swallowed {where}{after}{end}",
             [ladder.swallowed] if ladder.swallowed else sites,
             "let CancelledError through: re-raise it, or catch less than BaseException",
         )

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..deadlines.ladder import Ladder
     from .session import TightshipSession
 
-__all__ = ["Deadlines", "limits_of"]
+__all__ = ["ENDS_RUN", "Deadlines", "limits_of"]
 
 #: Seconds after a deadline, all rungs of the ladder and more, before the system ends the process.
 _SLACK = 15.0
@@ -37,6 +37,9 @@ _PROOF = (
     "no callback was ready, no timer set, no descriptor watched, no signal handled, and no other "
     "thread could act"
 )
+
+#: What pytest ends the run for.
+ENDS_RUN = (KeyboardInterrupt, pytest.exit.Exception)
 
 _NONE = Budget(float("inf"))
 #: What a marker can limit.
@@ -331,6 +334,7 @@ class Deadlines:
     def _error(self, ladder: Ladder, *, returned: bool) -> TightshipTimeout:
         from ..deadlines.verdict import timeout_error
 
+        hard_timer.take_back()
         session = self.session
         item = self._item
         if ladder.budget is self._session and item is not None:
@@ -438,10 +442,8 @@ class Deadlines:
 
 def _wants_the_end(exc: BaseException, ladder: Ladder) -> bool:
     """Tell whether somebody wants to end the run: it isn't our time that is up then."""
-    if isinstance(exc, (SystemExit, pytest.exit.Exception)):
-        return True
-    # trio is asked to raise what Ctrl-C raises.
-    return type(exc) is KeyboardInterrupt and ladder.library != "trio"
+    # trio is asked to raise what Ctrl-C raises; our own Interrupt is a subclass.
+    return type(exc) in ENDS_RUN and not (ladder.library == "trio" and ladder.raised)
 
 
 def fixture_words(ident: int) -> str:

@@ -23,7 +23,7 @@ from ..probes.foreign import load_all
 from ..probes.tempfiles import ROOTS
 from ..rules import AllowRule
 from ..watch import Watch
-from .deadlines import Deadlines, limits_of
+from .deadlines import ENDS_RUN, Deadlines, limits_of
 
 if TYPE_CHECKING:
     from ..budget import Statistics
@@ -400,9 +400,12 @@ class TightshipSession:
 
     def _time_up(self, exc: BaseException | None) -> None:
         """Raise, if time was up in the part of a test that has just ended."""
+        self.deadlines.part_over()
         error = self.deadlines.time_up(exc)
         if error is not None:
             raise error from exc
+        if isinstance(exc, ENDS_RUN):  # no teardown comes after it
+            self.deadlines.over()
         if (self.beside is not None and self.beside.lines) or hasattr(exc, "finding"):
             self._report()
 

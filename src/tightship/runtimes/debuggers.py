@@ -38,7 +38,8 @@ def debugging(ident: int) -> str:
         ):
             return "a debugger's prompt"
         tracer = frame.f_trace
-        if tracer is not None:
+        # The outermost frame keeps pdb's when that has let go of all others.
+        if tracer is not None and frame.f_back is not None:
             module = getattr(tracer, "__module__", None) or type(tracer).__module__
             if str(module).partition(".")[0] not in _HARMLESS:
                 return f"a trace function of {module}"

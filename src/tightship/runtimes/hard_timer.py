@@ -14,7 +14,16 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-__all__ = ["SIGNAL", "HardTimer", "call_later", "listening", "on_signal", "release", "take"]
+__all__ = [
+    "SIGNAL",
+    "HardTimer",
+    "call_later",
+    "listening",
+    "on_signal",
+    "release",
+    "take",
+    "take_back",
+]
 
 _REALTIME = getattr(signal, "SIGRTMIN", None)
 
@@ -60,6 +69,15 @@ def release() -> None:
 def listening() -> bool:
     """Tell whether the signal would reach us: a test may have taken it for itself."""
     return signal.getsignal(SIGNAL) is _arrived
+
+
+def take_back() -> None:
+    """Listen again, if somebody took the signal and kept it. In the main thread."""
+    if _users and not listening():
+        try:
+            signal.signal(SIGNAL, _arrived)
+        except (ValueError, OSError):
+            pass
 
 
 def on_signal(callback: Callable[[FrameType | None], None]) -> None:
