@@ -103,7 +103,10 @@ def event_loop_policy():
     "anyio module": (
         "pytest.mark.anyio",
         "anyio_backend",
-        "@pytest.fixture(scope='module')\ndef anyio_backend():\n    return 'asyncio'\n",
+        "@pytest.fixture(scope='module')\ndef anyio_backend():\n    return 'asyncio'\n\n\n"
+        # It keeps the runner, with the one task that runs all tests.
+        "@pytest.fixture(scope='module', autouse=True)\n"
+        "async def keeps(anyio_backend):\n    yield\n    await anyio.sleep(0)\n",
     ),
     "anyio uvloop": (
         "pytest.mark.anyio",

@@ -320,9 +320,13 @@ class Ladder:
                 tasks._unregister_task(task)
                 # Kept for good: its coroutine would have to be closed, and resists that too.
                 _ABANDONED.append(task)
+        self._replace_runner()
+
+    def _replace_runner(self) -> None:
+        """Let anyio's runner make another task for what comes next: this one is gone."""
         runner = self._runner() if self._runner is not None else None
         if runner is not None:
-            runner._runner_task = None  # anyio's: it makes another one for the next test
+            runner._runner_task = None
 
     def _passed_on(self, mark: Any) -> Iterator[Any]:
         """Yield the tasks that a cancellation of the operation's task is passed on to."""
@@ -332,6 +336,7 @@ class Ladder:
 
     def _ended(self, task: Any) -> None:
         """See, in the loop's thread, whether a task that was cancelled ended in another way."""
+        self._replace_runner()
         if not task.cancelled():
             self._ask_where(task)
 

@@ -108,10 +108,11 @@ def _of_trio(ladder: Ladder) -> _Judged:
     at = ladder.blocked
     first = next((n for n, site in enumerate(at) if site.file.endswith(_TRIO_WAITS)), len(at))
     inside = any(not s.file.endswith(("threading.py", "queue.py")) for s in at[:first])
-    if not ladder.end and ladder.cancels:
+    if not ladder.end and (ladder.cancels or (ladder.raised and not inside)):
+        how = "cancelled" if ladder.cancels else "interrupted as if by Ctrl-C"
         return _Judged(
             "swallowed-cancellation",
-            f"cancelled, and still running after {Grace.interrupt:g} s",
+            f"{how}, and still running after {Grace.interrupt:g} s",
             at,
             "let trio.Cancelled through: never catch BaseException without raising it again",
         )

@@ -38,10 +38,18 @@ def debugging(ident: int) -> str:
         ):
             return "a debugger's prompt"
         tracer = frame.f_trace
-        # The outermost frame keeps pdb's when that has let go of all others.
-        if tracer is not None and frame.f_back is not None:
+        if tracer is not None and not _let_go(tracer):
             module = getattr(tracer, "__module__", None) or type(tracer).__module__
             if str(module).partition(".")[0] not in _HARMLESS:
                 return f"a trace function of {module}"
         frame = frame.f_back
     return ""
+
+
+def _let_go(tracer: object) -> bool:
+    """Tell whether a debugger is done that left its function in the frames it stood at.
+
+    So pdb does, on "continue" without a breakpoint.
+    """
+    state = getattr(getattr(tracer, "__self__", None), "__dict__", {})
+    return state.get("stoplineno") == -1 and not state.get("breaks", True)
