@@ -17,7 +17,7 @@ import selectors
 import signal
 import sys
 import threading
-from _thread import allocate_lock, get_ident
+from _thread import get_ident
 from collections import deque
 from collections.abc import Callable, Container
 from types import FrameType
@@ -228,12 +228,9 @@ def _caught() -> set[int] | None:
 
 def _let_others_run() -> None:
     """Leave the interpreter to others, for longer than any of them waits before it asks for it."""
-    pause = max(0.02, 4 * sys.getswitchinterval())
-    end = SENTRY.now() + pause
-    lock = allocate_lock()
-    lock.acquire()
+    end = SENTRY.now() + max(0.02, 4 * sys.getswitchinterval())
     while (left := end - SENTRY.now()) > 0:
-        lock.acquire(True, left)
+        SENTRY.sleep(left)
 
 
 # -- when to look ------------------------------------------------------------------------------

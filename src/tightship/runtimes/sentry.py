@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable
 from math import inf
-from typing import Any
 
 from . import hard_timer
 
@@ -23,6 +22,9 @@ __all__ = ["SENTRY", "TIDS", "Alarm", "Sentry", "wait"]
 
 #: The thread's number while it runs: whoever counts threads must not count this one.
 TIDS: set[int] = set()
+
+#: In place of the thread's identifier while it is being started.
+_STARTING = -1
 
 #: Seconds after which a thread with nothing to wait for ends.
 _IDLE = 10.0
@@ -56,6 +58,8 @@ class Sentry:
     # In a class: libraries that freeze time replace such functions in every module they find.
     now = staticmethod(time.perf_counter)
     """Seconds that always go on, whatever a test does to `time`."""
+    # Not by waiting for a lock: there are libraries that refuse that inside a running loop.
+    sleep = staticmethod(time.sleep)
 
     def __init__(self) -> None:
         self.wakes = inf
@@ -118,15 +122,17 @@ class Sentry:
         self._stop = False
         if self._ident:
             return
-        ready = _thread.allocate_lock()
-        ready.acquire()
+        self._ident = _STARTING
         try:
             # Not a daemon by declaration: threads made here never keep Python from ending.
-            _thread.start_new_thread(self._run, (ready,))
+            _thread.start_new_thread(self._run, ())
         except RuntimeError as exc:  # the interpreter is ending, or there are too many threads
+            self._ident = 0
             self.on_fault("deadlines", exc)
             return
-        ready.acquire()
+        end = self.now() + 0.5
+        while self._ident == _STARTING and self.now() < end:
+            wait(0.00005)
 
     def stop(self) -> None:
         """End the thread, and wait until the system doesn't count it any more."""
@@ -145,13 +151,12 @@ class Sentry:
         if not self._alarms:
             self.stop()
 
-    def _run(self, ready: Any) -> None:
+    def _run(self) -> None:
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        self._ident = _thread.get_ident()
         TIDS.add(_thread.get_native_id())
-        ready.release()
-        del ready
+        self._ident = _thread.get_ident()
+        ring = self._bell.acquire  # as it is now: there are libraries that replace it
         try:
             while not self._stop:
                 # Whoever arms while we look sees that, and rings.
@@ -159,7 +164,7 @@ class Sentry:
                 soonest = self._look()
                 self.wakes = soonest
                 pause = min(soonest - self.now(), _IDLE)
-                rung = self._bell.acquire(True, max(0.0, pause))
+                rung = ring(True, max(0.0, pause))
                 if not rung and not self._alarms:
                     break
         finally:
@@ -217,15 +222,16 @@ class Sentry:
 
 
 def wait(seconds: float) -> None:
-    """Let some time pass without `time.sleep`, which suites replace."""
-    lock = _thread.allocate_lock()
-    lock.acquire()
-    lock.acquire(True, seconds)
+    """Let some time pass and others run, whatever a test did to `time` and to locks."""
+    Sentry.sleep(seconds)
+
+
+_stat = os.stat
 
 
 def _exists(tid: int) -> bool:
     try:
-        os.stat(f"/proc/self/task/{tid}")
+        _stat(f"/proc/self/task/{tid}")
     except OSError:
         return False
     return True
