@@ -14,7 +14,7 @@ LIMIT = 0.3
 #: All rungs, and time for a machine that stalls.
 MOST = LIMIT + Grace.answer + Grace.cancel * (Grace.rounds + 1) + Grace.interrupt + 10
 
-HANGS = '''
+HEAD = """
 import asyncio
 import queue
 import socket
@@ -26,11 +26,8 @@ import time
 import pytest
 
 pytestmark = pytest.mark.tightship(timeout=LIMIT)
-
-
-# -- coroutines ---------------------------------------------------------------------------
-
-
+"""
+COROUTINES = """
 async def test_waits_for_ever():
     await asyncio.Event().wait()  # here: waits_for_ever
 
@@ -165,11 +162,8 @@ async def test_cancelled_by_itself_twin():
     with pytest.raises(asyncio.CancelledError):
         await asyncio.sleep(100)
     asyncio.current_task().uncancel()
-
-
-# -- functions ------------------------------------------------------------------------------
-
-
+"""
+FUNCTIONS = '''
 def test_sleep():
     time.sleep(100)  # here: sleep
 
@@ -281,11 +275,8 @@ def test_asyncio_run():
 
 def test_asyncio_run_twin():
     asyncio.run(asyncio.sleep(0.01))
-
-
-# -- fixtures ---------------------------------------------------------------------------------
-
-
+'''
+FIXTURES = """
 @pytest.fixture
 def sound():
     yield 1
@@ -390,7 +381,7 @@ class TestXunitTeardown:
 
 def test_last_twin():
     pass
-'''
+"""
 
 #: Hang -> its verdict, and words that must be told of it.
 CORPUS = {
@@ -447,8 +438,18 @@ PARTS = {
 
 @pytest.fixture(scope="module")
 def ran(suite_once: Suite) -> Ran:
-    """The corpus, run once."""
-    return suite_once(HANGS.replace("LIMIT", str(LIMIT)), "-rA", status=1)
+    """The corpus, run once; a worker for each file, since all that they do is wait."""
+    parts = {"test_coroutines": COROUTINES, "test_functions": FUNCTIONS, "test_fixtures": FIXTURES}
+    files = {name: (HEAD + part).replace("LIMIT", str(LIMIT)) for name, part in parts.items()}
+    return suite_once("", "-rA", "-n3", "--dist=loadfile", status=1, **files)
+
+
+def place(ran: Ran, name: str) -> str:
+    """Where a hang is marked in the corpus."""
+    for file in ("test_coroutines.py", "test_functions.py", "test_fixtures.py"):
+        if f"# here: {name}\n" in (ran.path / file).read_text("utf-8"):
+            return ran.line(f"# here: {name}$", file)
+    raise AssertionError(name)
 
 
 @pytest.mark.parametrize("name", CORPUS)
@@ -464,7 +465,7 @@ def test_it_ends_with_its_verdict(ran, name):
 def test_it_is_told_at_its_line(ran, name):
     """The first place of the report is where it hung, or where it was swallowed."""
     told = ran.timeout(f"test_{name}")
-    wanted = ran.line(f"# here: {name}$")
+    wanted = place(ran, name)
     assert told["facts"]["at"].startswith(wanted + " ")
     assert f"{told['made']['file']}:{told['made']['line']}" == wanted
 
@@ -474,7 +475,8 @@ def test_it_ends_in_time(ran, name):
     """Within its limit and the grace of the rungs that it takes."""
     told = ran.timeout(f"test_{name}")
     assert LIMIT <= told["seconds"] < MOST
-    assert told["facts"]["limit"].startswith(f"{LIMIT:g} s (test_it.py: @pytest.mark.tightship")
+    file = ran.tests[f"test_{name}"]["nodeid"].partition("::")[0]
+    assert told["facts"]["limit"].startswith(f"{LIMIT:g} s ({file}: @pytest.mark.tightship")
 
 
 @pytest.mark.parametrize("name", CORPUS)
