@@ -55,28 +55,6 @@ async def test_lets_through_twin():
         pass
 
 
-async def test_swallows_for_ever():
-    while True:
-        try:
-            await asyncio.sleep(100)
-        except asyncio.CancelledError:  # here: swallows_for_ever
-            pass
-
-
-async def test_finally_waits_for_ever():
-    try:
-        await asyncio.sleep(100)
-    finally:  # here: finally_waits_for_ever
-        await asyncio.sleep(100)
-
-
-async def test_blocks_while_cancelled():
-    try:
-        await asyncio.sleep(100)
-    finally:  # here: blocks_while_cancelled
-        time.sleep(100)
-
-
 async def test_sleep_in_the_loop():
     time.sleep(100)  # here: sleep_in_the_loop
 
@@ -162,6 +140,28 @@ async def test_cancelled_by_itself_twin():
     with pytest.raises(asyncio.CancelledError):
         await asyncio.sleep(100)
     asyncio.current_task().uncancel()
+"""
+RESISTING = """
+async def test_swallows_for_ever():
+    while True:
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError:  # here: swallows_for_ever
+            pass
+
+
+async def test_finally_waits_for_ever():
+    try:
+        await asyncio.sleep(100)
+    finally:  # here: finally_waits_for_ever
+        await asyncio.sleep(100)
+
+
+async def test_blocks_while_cancelled():
+    try:
+        await asyncio.sleep(100)
+    finally:  # here: blocks_while_cancelled
+        time.sleep(100)
 """
 FUNCTIONS = '''
 def test_sleep():
@@ -271,6 +271,14 @@ def test_swallows_the_interrupt():
 
 def test_asyncio_run():
     asyncio.run(asyncio.sleep(100))  # here: asyncio_run
+
+
+def test_blocks_after_a_run():
+    try:
+        asyncio.run(asyncio.sleep(100))  # here: blocks_after_a_run
+    except BaseException:
+        pass
+    time.sleep(100)
 
 
 def test_asyncio_run_twin():
@@ -383,6 +391,13 @@ def test_last_twin():
     pass
 """
 
+FILES = {
+    "test_coroutines": COROUTINES,
+    "test_resisting": RESISTING,
+    "test_functions": FUNCTIONS,
+    "test_fixtures": FIXTURES,
+}
+
 #: Hang -> its verdict, and words that must be told of it.
 CORPUS = {
     "waits_for_ever": ("never-finished", "it was waiting for asyncio.Event (not set)"),
@@ -412,6 +427,7 @@ CORPUS = {
     "child_that_ignores_sigterm": ("blocked", "the thread was waiting in child.wait()"),
     "swallows_the_interrupt": ("blocked", "the thread was waiting in time.sleep(100)"),
     "asyncio_run": ("never-finished", "it was waiting for sleep"),
+    "blocks_after_a_run": ("swallowed-cancellation", "cancelled once"),
     "sync_set_up": ("blocked", "the thread was waiting in time.sleep(100)"),
     "sync_teardown": ("blocked", "the thread was waiting in threading.Event().wait()"),
     "async_set_up": ("never-finished", "it was waiting for sleep"),
@@ -439,14 +455,13 @@ PARTS = {
 @pytest.fixture(scope="module")
 def ran(suite_once: Suite) -> Ran:
     """The corpus, run once; a worker for each file, since all that they do is wait."""
-    parts = {"test_coroutines": COROUTINES, "test_functions": FUNCTIONS, "test_fixtures": FIXTURES}
-    files = {name: (HEAD + part).replace("LIMIT", str(LIMIT)) for name, part in parts.items()}
-    return suite_once("", "-rA", "-n3", "--dist=loadfile", status=1, **files)
+    files = {name: (HEAD + part).replace("LIMIT", str(LIMIT)) for name, part in FILES.items()}
+    return suite_once("", "-rA", "-n4", "--dist=loadfile", status=1, **files)
 
 
 def place(ran: Ran, name: str) -> str:
     """Where a hang is marked in the corpus."""
-    for file in ("test_coroutines.py", "test_functions.py", "test_fixtures.py"):
+    for file in (f"{name}.py" for name in FILES):
         if f"# here: {name}\n" in (ran.path / file).read_text("utf-8"):
             return ran.line(f"# here: {name}$", file)
     raise AssertionError(name)
