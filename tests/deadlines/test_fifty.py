@@ -30,7 +30,8 @@ STUCK = "[ctypes.CDLL(None).pthread_mutex_lock(LOCK) for _ in range(2)]"
 
 
 def fifty(which: str, hang: str, limit: float) -> str:
-    mark = f"pytestmark = pytest.mark.tightship(timeout={limit})"
+    # Of the call: a machine that stalls may need longer for a set-up.
+    mark = f"pytestmark = pytest.mark.tightship(timeout={{'call': {limit}}})"
     return FIFTY.format(mark=mark, which=which, hang=hang)
 
 
@@ -45,11 +46,11 @@ def test_one_hang_leaves_forty_nine_honest_results(suite, hang):
 
 def test_fifty_hangs_end_one_by_one(suite: Suite):
     """Each with its own verdict, and nothing that one leaves behind ends another."""
-    hang = "await asyncio.sleep(100) if n % 10 else time.sleep(100)"
-    ran = suite(fifty("True", hang, 0.15), status=1)
+    hang = "await asyncio.sleep(100) if n % 25 else time.sleep(100)"
+    ran = suite(fifty("True", hang, 0.05), status=1)
     assert ran.counts == {"failed": 50}
     labels = [ran.timeout(name)["label"] for name in NAMES]
-    assert labels == ["blocked-loop", *["never-finished"] * 9] * 5
+    assert labels == ["blocked-loop", *["never-finished"] * 24] * 2
 
 
 def test_a_hang_that_only_the_end_of_its_worker_ends(suite: Suite):

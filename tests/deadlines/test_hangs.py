@@ -14,7 +14,7 @@ LIMIT = 0.3
 #: All rungs, and time for a machine that stalls.
 MOST = LIMIT + Grace.answer + Grace.cancel * (Grace.rounds + 1) + Grace.interrupt + 10
 
-HANGS = '''
+HEAD = """
 import asyncio
 import queue
 import socket
@@ -26,11 +26,8 @@ import time
 import pytest
 
 pytestmark = pytest.mark.tightship(timeout=LIMIT)
-
-
-# -- coroutines ---------------------------------------------------------------------------
-
-
+"""
+COROUTINES = """
 async def test_waits_for_ever():
     await asyncio.Event().wait()  # here: waits_for_ever
 
@@ -56,28 +53,6 @@ async def test_lets_through_twin():
         await task
     except asyncio.CancelledError:
         pass
-
-
-async def test_swallows_for_ever():
-    while True:
-        try:
-            await asyncio.sleep(100)
-        except asyncio.CancelledError:  # here: swallows_for_ever
-            pass
-
-
-async def test_finally_waits_for_ever():
-    try:
-        await asyncio.sleep(100)
-    finally:  # here: finally_waits_for_ever
-        await asyncio.sleep(100)
-
-
-async def test_blocks_while_cancelled():
-    try:
-        await asyncio.sleep(100)
-    finally:  # here: blocks_while_cancelled
-        time.sleep(100)
 
 
 async def test_sleep_in_the_loop():
@@ -165,11 +140,30 @@ async def test_cancelled_by_itself_twin():
     with pytest.raises(asyncio.CancelledError):
         await asyncio.sleep(100)
     asyncio.current_task().uncancel()
+"""
+RESISTING = """
+async def test_swallows_for_ever():
+    while True:
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError:  # here: swallows_for_ever
+            pass
 
 
-# -- functions ------------------------------------------------------------------------------
+async def test_finally_waits_for_ever():
+    try:
+        await asyncio.sleep(100)
+    finally:  # here: finally_waits_for_ever
+        await asyncio.sleep(100)
 
 
+async def test_blocks_while_cancelled():
+    try:
+        await asyncio.sleep(100)
+    finally:  # here: blocks_while_cancelled
+        time.sleep(100)
+"""
+FUNCTIONS = '''
 def test_sleep():
     time.sleep(100)  # here: sleep
 
@@ -279,13 +273,18 @@ def test_asyncio_run():
     asyncio.run(asyncio.sleep(100))  # here: asyncio_run
 
 
+def test_blocks_after_a_run():
+    try:
+        asyncio.run(asyncio.sleep(100))  # here: blocks_after_a_run
+    except BaseException:
+        pass
+    time.sleep(100)
+
+
 def test_asyncio_run_twin():
     asyncio.run(asyncio.sleep(0.01))
-
-
-# -- fixtures ---------------------------------------------------------------------------------
-
-
+'''
+FIXTURES = """
 @pytest.fixture
 def sound():
     yield 1
@@ -390,7 +389,14 @@ class TestXunitTeardown:
 
 def test_last_twin():
     pass
-'''
+"""
+
+FILES = {
+    "test_coroutines": COROUTINES,
+    "test_resisting": RESISTING,
+    "test_functions": FUNCTIONS,
+    "test_fixtures": FIXTURES,
+}
 
 #: Hang -> its verdict, and words that must be told of it.
 CORPUS = {
@@ -421,6 +427,7 @@ CORPUS = {
     "child_that_ignores_sigterm": ("blocked", "the thread was waiting in child.wait()"),
     "swallows_the_interrupt": ("blocked", "the thread was waiting in time.sleep(100)"),
     "asyncio_run": ("never-finished", "it was waiting for sleep"),
+    "blocks_after_a_run": ("swallowed-cancellation", "cancelled once"),
     "sync_set_up": ("blocked", "the thread was waiting in time.sleep(100)"),
     "sync_teardown": ("blocked", "the thread was waiting in threading.Event().wait()"),
     "async_set_up": ("never-finished", "it was waiting for sleep"),
@@ -447,8 +454,17 @@ PARTS = {
 
 @pytest.fixture(scope="module")
 def ran(suite_once: Suite) -> Ran:
-    """The corpus, run once."""
-    return suite_once(HANGS.replace("LIMIT", str(LIMIT)), "-rA", status=1)
+    """The corpus, run once; a worker for each file, since all that they do is wait."""
+    files = {name: (HEAD + part).replace("LIMIT", str(LIMIT)) for name, part in FILES.items()}
+    return suite_once("", "-rA", "-n4", "--dist=loadfile", status=1, **files)
+
+
+def place(ran: Ran, name: str) -> str:
+    """Where a hang is marked in the corpus."""
+    for file in (f"{name}.py" for name in FILES):
+        if f"# here: {name}\n" in (ran.path / file).read_text("utf-8"):
+            return ran.line(f"# here: {name}$", file)
+    raise AssertionError(name)
 
 
 @pytest.mark.parametrize("name", CORPUS)
@@ -464,7 +480,7 @@ def test_it_ends_with_its_verdict(ran, name):
 def test_it_is_told_at_its_line(ran, name):
     """The first place of the report is where it hung, or where it was swallowed."""
     told = ran.timeout(f"test_{name}")
-    wanted = ran.line(f"# here: {name}$")
+    wanted = place(ran, name)
     assert told["facts"]["at"].startswith(wanted + " ")
     assert f"{told['made']['file']}:{told['made']['line']}" == wanted
 
@@ -474,7 +490,8 @@ def test_it_ends_in_time(ran, name):
     """Within its limit and the grace of the rungs that it takes."""
     told = ran.timeout(f"test_{name}")
     assert LIMIT <= told["seconds"] < MOST
-    assert told["facts"]["limit"].startswith(f"{LIMIT:g} s (test_it.py: @pytest.mark.tightship")
+    file = ran.tests[f"test_{name}"]["nodeid"].partition("::")[0]
+    assert told["facts"]["limit"].startswith(f"{LIMIT:g} s ({file}: @pytest.mark.tightship")
 
 
 @pytest.mark.parametrize("name", CORPUS)

@@ -136,7 +136,9 @@ def test_a_worker_is_replaced(suite):
 def test_with_the_interpreters_lock(suite):
     """No thread of Python runs then: the system ends the process, and all stacks are written."""
     ran = suite(
-        HEAD + "def test_before():\n    pass\n\n\ndef test_stuck():\n    stuck(ctypes.PyDLL)\n"
+        HEAD + "def test_before():\n    pass\n\n\ndef test_stuck():\n    stuck(ctypes.PyDLL)\n",
+        # Two seconds after all rungs, not fifteen.
+        conftest="import tightship.plugin.deadlines\ntightship.plugin.deadlines._SLACK = 2.0\n",
     )
     assert ran.status == -6
     assert "Fatal Python error: Aborted" in ran.text

@@ -204,6 +204,78 @@ def test_on_trio(suite: Suite, mark: str, args: str, fixtures: str):
     assert ran.failed == {"test_waits[0]", "test_blocks[0]", "test_works[0]"}
 
 
+FIXTURES = """
+@pytest.fixture
+async def base():
+    yield
+    await anyio.sleep(0)
+    DOWN.append("base")
+
+
+@pytest.fixture
+async def slow_set_up(base):
+    await anyio.sleep(100)
+    yield
+
+
+@pytest.fixture
+async def slow_teardown(base):
+    yield
+    await anyio.sleep(100)
+
+
+@pytest.fixture
+async def blocking_teardown(base):
+    yield
+    time.sleep(100)
+
+
+DOWN = []
+
+
+async def test_set_up(slow_set_up, anyio_backend):
+    pass
+
+
+async def test_after_set_up(anyio_backend):
+    assert DOWN == ["base"]
+
+
+async def test_teardown(slow_teardown, anyio_backend):
+    DOWN.clear()
+
+
+async def test_after_teardown(anyio_backend):
+    assert DOWN == ["base"]
+
+
+async def test_blocking(blocking_teardown, anyio_backend):
+    DOWN.clear()
+
+
+async def test_after_blocking(anyio_backend):
+    assert DOWN == ["base"]
+"""
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_fixtures_of_anyio(suite: Suite, backend: str):
+    """A fixture that hangs is named, the others are torn down, the next test is clean."""
+    made = f"@pytest.fixture\ndef anyio_backend():\n    return {backend!r}\n"
+    source = HEAD.format(mark="pytest.mark.anyio") + made + FIXTURES
+    ran = suite(source, "-o", "asyncio_mode=strict", status=1)
+    parts = {
+        "test_set_up": "set-up of fixture 'slow_set_up' (function)",
+        "test_teardown": "teardown of fixture 'slow_teardown' (function)",
+        "test_blocking": "teardown of fixture 'blocking_teardown' (function)",
+    }
+    for name, part in parts.items():
+        assert ran.timeout(name)["subject"] == f"{name} ({part})"
+    assert ran.timeout("test_blocking")["label"] == "blocked-loop"
+    assert ran.failed == set(parts)
+    assert ran.counts == {"passed": 5, "error": 3}
+
+
 PLAIN = """
 import asyncio
 import time

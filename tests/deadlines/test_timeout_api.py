@@ -753,7 +753,7 @@ def test_a_contextmanager_below_it():
 
 def test_under_trio():
     """A cancel scope ends the block; theirs inside and around stay theirs."""
-    trio = pytest.importorskip("trio")
+    import trio
 
     async def main():
         async with timeout(5):
@@ -784,7 +784,7 @@ def test_under_trio():
 
 def test_under_trio_in_a_nursery():
     """The child's error is an error like any other."""
-    trio = pytest.importorskip("trio")
+    import trio
 
     async def child():
         async with timeout(0.05, name="child"):

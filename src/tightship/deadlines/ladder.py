@@ -180,8 +180,13 @@ class Ladder:
             return self._ask_trio(self._asking, now)
         if not self.deadline.whole:
             return self._climb_beside(now)
-        if self._loop is None or self.task is None:
+        if self._loop is None:
             return self._raise_first(now)
+        task = self.task
+        if task is None or task.done():
+            # What runs now comes after it, and is mostly near its end.
+            since = max(self.at, self._cancelled_at)
+            return now + 0.02 if now - since < Grace.answer else self._raise_first(now)
         if not self.answered:
             return now + 0.02 if now - self.at < Grace.answer else self._raise_first(now)
         if now - self._cancelled_at < Grace.cancel:

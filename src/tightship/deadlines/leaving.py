@@ -121,7 +121,11 @@ def watch_exit(seconds: float | None, status: int) -> None:
     """
     if seconds is None or _before_threads is None:
         _EXIT.limit = 0.0
+        SENTRY.drop(_EXIT._alarm)
         return
+    if sys.version_info[:2] == (3, 12):
+        # No thread can be started there once Python has begun to end.
+        SENTRY.add(_EXIT._alarm)
     _EXIT.limit = seconds
     _EXIT.status = status
     _EXIT.born = [*_noted(), *(b for b in _EXIT.born if b.thread() is not None)]

@@ -55,7 +55,11 @@ def judge(ladder: Ladder, *, returned: bool) -> _Judged:
         )
     if ladder.unanswered:
         return _blocked(ladder, held)
-    if ladder.answered and (ladder.stopped or ladder.interrupts or ladder.cancels > 1):
+    if (
+        ladder.cancels
+        and ladder.answered
+        and (ladder.stopped or ladder.raised or ladder.cancels > 1)
+    ):
         where = f"at {ladder.swallowed}" if ladder.swallowed else "at a line that isn't known"
         after = f"; then it was at {ladder.resisted}" if ladder.resisted else ""
         end = "; in the end its loop was stopped" if ladder.stopped else ""

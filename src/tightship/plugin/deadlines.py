@@ -339,7 +339,7 @@ class Deadlines:
         item = self._item
         if ladder.budget is self._session and item is not None:
             item.session.shouldstop = f"tightship: the run took longer than {self._session}"
-            self._session_due = None  # said: what is torn down now has its own limits
+            self._session_due = None  # what is torn down now has its own limits
         error = timeout_error(
             ladder,
             what=self._what(),
