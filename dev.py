@@ -4,7 +4,7 @@
     python3 dev.py demo     the example service: a suite that leaks, then its repaired twin
     python3 dev.py test     build the wheel and test it on every Python of 3.11 to 3.13 there is
     python3 dev.py lint     mypy and ruff
-    python3 dev.py bench    what a clean test costs, as tables
+    python3 dev.py bench    what a clean test costs, as tables (bench timeouts: what a limit costs)
 
 Everything is installed below ``.venv/``; nothing outside the checkout is touched.
 """
@@ -93,9 +93,11 @@ def lint(rest: list[str]) -> int:
 
 
 def bench(rest: list[str]) -> int:
-    """Run the overhead benchmark."""
+    """Run a benchmark: ``overhead``, or the one that is named first."""
     python = venv("bench", sys.executable, [*group("test"), "pyleak"], editable=True)
-    return run([python, "benchmarks/overhead.py", *rest], check=False)
+    names = {path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")}
+    name, rest = (rest[0], rest[1:]) if rest and rest[0] in names else ("overhead", rest)
+    return run([python, f"benchmarks/{name}.py", *rest], check=False)
 
 
 def venv(name: str, interpreter: str, requirements: list[str], *, editable: bool) -> str:
