@@ -26,8 +26,10 @@ async def test_waits_for_a_child():
 
 def crunch():
     end = time.process_time() + 0.4
+    total = 0
     while time.process_time() < end:
-        sum(range(100))
+        for n in range(100_000):
+            total += n
 
 
 async def test_computes():
@@ -36,8 +38,9 @@ async def test_computes():
 
 
 async def test_keeps_the_interpreter():
-    await asyncio.sleep(0.05)
-    re.match(r"(a+)+b", "a" * 25)
+    for _ in range(5):  # where the machine is full, one alone may not be held against it
+        await asyncio.sleep(0.05)
+        re.match(r"(a+)+b", "a" * 24)
 
 
 async def test_waits_for_a_lock():

@@ -86,7 +86,19 @@ def culprit(stacks: Sequence[Stack]) -> tuple[Pair, Stack, bool]:
     counted = Counter(stack[at][1] for stack in outwards)
     often = counted.most_common(1)[0][0]
     chosen = next(stack for stack in outwards if stack[at][1] == often)
-    return chosen[at], chosen[::-1], len(counted) == 1
+    return chosen[at], chosen[::-1], len(counted) == 1 and _in_call(chosen[at])
+
+
+def _in_call(pair: Pair) -> bool:
+    """Tell whether a frame can stand there because of a call, and not of a loop of its own.
+
+    Code that only computes gives way to other threads where it jumps back.
+    """
+    from dis import opname
+
+    code, lasti = pair
+    name = opname[code.co_code[lasti]] if lasti < len(code.co_code) else ""
+    return not name.startswith(("JUMP_BACKWARD", "RESUME"))
 
 
 def line_of(pair: Pair) -> int:
