@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 import inspect
 import pickle
+import subprocess
+import sys
 import threading
 import time
 
@@ -843,3 +845,43 @@ def test_above_a_fixture_it_says_where_it_belongs():
 
     with pytest.raises(TypeError, match=r"below @pytest\.fixture"):
         timeout(1)(fixture)
+
+
+MARKED = """
+import sys
+import threading
+
+from tightship import TightshipTimeout, timeout
+
+
+def works_too_long():
+    try:
+        with timeout(0.1):
+            while True:
+                pass
+    except TightshipTimeout:
+        print("ended")
+
+
+thread = threading.Thread(target=works_too_long)
+thread.start()
+thread.join()
+
+
+def traced():
+    return 42
+
+
+sys.settrace(lambda frame, event, arg: None)
+print("answer", traced())
+"""
+
+
+def test_a_limit_in_a_thread_leaves_no_mark_in_the_interpreter(tmp_path):
+    """Taken back, the exception would make Python 3.11 spin at the next function that is traced."""
+    script = tmp_path / "marked.py"
+    script.write_text(MARKED)
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.split() == ["ended", "answer", "42"], done.stderr
