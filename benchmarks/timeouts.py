@@ -201,18 +201,22 @@ def hangs(scratch: Path) -> Iterator[str]:
                 [*command, *arguments], cwd=folder, env=clean_environment(), timeout=20
             )
             after = "test_after PASSED" in done.output
-            # Not in the list of the test's source, which shows all its lines: where it stood.
-            named = any(
-                hang.says in line and not line.startswith(("    ", "E  "))
-                for line in done.output.splitlines()
-            ) or any(
-                line.startswith(">") and hang.says in line for line in done.output.splitlines()
-            )
+            named = is_named(hang.says, done.output)
             ended = "not at all" if done.timed_out else f"{done.wall:.1f} s"
             yield (
                 f"| {hang.name} | {tool} | {ended} | {'yes' if named else 'no'} "
                 f"| {'ran' if after else 'lost'} | {done.status} |"
             )
+
+
+def is_named(says: str, output: str) -> bool:
+    """Tell whether a report points to a line: the listing of a test's whole source does not."""
+    lines = output.splitlines()
+    for before, line in zip(["", *lines], lines, strict=False):
+        in_listing = line.startswith(("    ", "E  ")) and not before.startswith("  File ")
+        if says in line and not in_listing:
+            return True
+    return False
 
 
 if __name__ == "__main__":
