@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 from .cancellation import ResistedTask, end_tasks
 from .explain.await_chain import format_waiting
+from .runtimes.async_library import running_library
 from .runtimes.cancels import By
-from .runtimes.library import running_library
 
 __all__ = ["GRACE", "Bounded", "bounded"]
 

@@ -19,8 +19,8 @@ from .explain.await_chain import format_waiting
 from .explain.stacks import format_stack, thread_stack
 from .model import Site
 from .runtimes import cancels
+from .runtimes.async_library import running_library
 from .runtimes.cancels import By
-from .runtimes.library import running_library
 from .runtimes.loops import current_task
 from .survivors import waits_for
 

@@ -27,8 +27,8 @@ from .cancellation import (
 )
 from .deadlines.reading import seconds
 from .model import Site
+from .runtimes.async_library import running_library
 from .runtimes.cancels import By, stack
-from .runtimes.library import running_library
 
 __all__ = [
     "Cleanup",

@@ -18,8 +18,8 @@ from typing import Any, Generic, Literal, TypeVar, cast, overload
 from .bounded import Bounded, bounded
 from .cancellation import ResistedError
 from .deadlines.reading import optional_seconds
+from .runtimes.async_library import running_library
 from .runtimes.cancels import By, stack
-from .runtimes.library import running_library
 
 __all__ = ["Operation", "Outcome", "Progress", "run_concurrently"]
 

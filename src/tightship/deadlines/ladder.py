@@ -69,7 +69,7 @@ class Ladder:
         self.end = 0.0
         """When the operation was over."""
         self.picture: Any = None
-        self.library = ""
+        self.runtime = ""
         """Of the loop that ran: ``asyncio``, ``trio``; empty if none did."""
         self.answered = 0.0
         """When the loop took the cancellation up; 0 if it never did."""
@@ -147,8 +147,8 @@ class Ladder:
             self._safely(lambda _: deadline.cancel())
             self.cancels += 1
         elif found is not None:
-            self.library = found.library
-            if found.library == "trio":
+            self.runtime = found.runtime
+            if found.runtime == "trio":
                 self._asking = found
             elif found.task is not None:
                 from ..explain.stacks import thread_stack
@@ -245,7 +245,7 @@ class Ladder:
 
         try:
             loops = list(self.deadline.loops())
-            if found is not None and found.library == "asyncio" and found.loop not in loops:
+            if found is not None and found.runtime == "asyncio" and found.loop not in loops:
                 loops.insert(0, found.loop)
             self.picture = picture.take(
                 loops,
@@ -398,7 +398,7 @@ class Ladder:
     def _raise(self) -> None:
         self.interrupts += 1
         sent = interrupt.raise_in(
-            self.deadline.thread, self._wanting, as_if_typed=self.library == "trio"
+            self.deadline.thread, self._wanting, as_if_typed=self.runtime == "trio"
         )
         if sent is Sent.ASYNC:
             self.raised = True

@@ -77,7 +77,7 @@ def judge(ladder: Ladder, *, returned: bool) -> _Judged:
             [ladder.swallowed] if ladder.swallowed else sites,
             "let CancelledError through: re-raise it, or catch less than BaseException",
         )
-    if ladder.library == "trio":
+    if ladder.runtime == "trio":
         return _of_trio(ladder)
     if ladder.raised or (ladder.interrupts and not ladder.end):
         return _blocked(ladder, held)
@@ -146,7 +146,7 @@ def _blocked(ladder: Ladder, held: float) -> _Judged:
             at,
             "give the call a timeout of its own, or run it in a child process",
         )
-    if ladder.library == "asyncio" and ladder.unanswered and ladder.had_task:
+    if ladder.runtime == "asyncio" and ladder.unanswered and ladder.had_task:
         how = "working" if ladder.busy > 0.5 else "waiting"
         return _Judged(
             "blocked-loop",

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from ..closing import NOTHING, Cleanup, CloseReport, close_all
-from ..runtimes.library import running_library
+from ..runtimes.async_library import running_library
 
 __all__ = ["choose", "closing"]
 

@@ -444,7 +444,7 @@ class Deadlines:
 def _wants_the_end(exc: BaseException, ladder: Ladder) -> bool:
     """Tell whether somebody wants to end the run: it isn't our time that is up then."""
     # trio is asked to raise what Ctrl-C raises; our own Interrupt is a subclass.
-    return type(exc) in ENDS_RUN and not (ladder.library == "trio" and ladder.raised)
+    return type(exc) in ENDS_RUN and not (ladder.runtime == "trio" and ladder.raised)
 
 
 def fixture_words(ident: int) -> str:

@@ -20,7 +20,7 @@ __all__ = ["Running", "running"]
 class Running(NamedTuple):
     """A loop that runs in a thread, and its main task."""
 
-    library: str
+    runtime: str
     """``asyncio`` or ``trio``."""
     loop: Any
     """asyncio's loop, or trio's runner."""

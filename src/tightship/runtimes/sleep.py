@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any
 
-from .library import running_library
+from .async_library import running_library
 
 __all__ = ["sleep"]
 
